@@ -1,0 +1,34 @@
+# Every target sets up what it needs. `make help` lists them.
+SHELL := /bin/sh
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+export UV_SYSTEM_CERTS := 1
+export UV_PYTHON_DOWNLOADS := never
+# A HOME that is unset or cannot be written has no place for uv's cache: keep it in the clone.
+ifeq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo yes),)
+export UV_CACHE_DIR := $(CURDIR)/.tools/cache
+export PIP_CACHE_DIR := $(CURDIR)/.tools/pip-cache
+endif
+.DEFAULT_GOAL := help
+.PHONY: help setup fmt lint type test e2e bench faults package check run
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: .venv/.ready ## make .venv with everything locked in uv.lock
+
+.venv/.ready: uv.lock pyproject.toml shared/pyproject.toml server/pyproject.toml agent/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Central Command needs Python 3.11 or newer as '$(PYTHON)': install it, or say 'make $(MAKECMDGOALS) PYTHON=/path/to/python3.11'." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "This Python has no venv: install it (Debian, Ubuntu: apt install python3-venv) and say 'make' again." >&2; exit 1; }
+	@echo "set-up 1/3  a virtual environment for uv (.tools)"
+	@test -x .tools/bin/python || $(PYTHON) -m venv .tools
+	@echo "set-up 2/3  uv $(UV_VERSION)"
+	@.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) || { \
+	  echo "uv could not be installed: is PyPI reachable from here (proxy, certificates)? Then say 'make' again." >&2; exit 1; }
+	@echo "set-up 3/3  the locked packages into .venv"
+	@.tools/bin/uv sync --quiet --locked --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" || { \
+	  echo "uv sync failed; the lines above say why. Mend it and say 'make' again." >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,1 @@
+"""Central Command: the server."""

@@ -1,0 +1,1 @@
+"""What the agent and the server must agree on. It runs nothing."""
