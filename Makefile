@@ -11,7 +11,7 @@ export UV_CACHE_DIR := $(CURDIR)/.tools/cache
 export PIP_CACHE_DIR := $(CURDIR)/.tools/pip-cache
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint type test e2e bench faults package check run
+.PHONY: help setup fmt lint type contracts test e2e bench faults package check run
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -32,3 +32,41 @@ setup: .venv/.ready ## make .venv with everything locked in uv.lock
 	@.tools/bin/uv sync --quiet --locked --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" || { \
 	  echo "uv sync failed; the lines above say why. Mend it and say 'make' again." >&2; exit 1; }
 	@touch $@
+
+# ONLY=server runs one folder of tests/; MORE takes further options of pytest.
+ONLY ?=
+MORE ?=
+TESTS = $(if $(ONLY),tests/$(ONLY),tests)
+
+fmt: setup ## format the code, and mend what the linter can
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+lint: setup ## ruff: style, bugs, complexity, security
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: setup ## mypy, strict
+	@$(BIN)/mypy && $(BIN)/mypy run.py
+
+contracts: setup ## who may import whom
+	@$(BIN)/lint-imports
+
+test: setup ## all tests (ONLY=server for one folder)
+	@echo "tests: $(TESTS)"
+	@$(BIN)/pytest $(TESTS) $(MORE)
+
+e2e: setup ## the tests with real processes and a real browser
+	@$(BIN)/pytest tests/e2e $(MORE)
+
+bench: setup ## measure (ONLY=name for one)
+	@$(BIN)/python -m tests.bench $(ONLY)
+
+faults: setup ## break everything that can break, at full length
+	@$(BIN)/python -m tests.faults
+
+package: setup ## build the wheels, install them in a clean environment, prove them
+	@UV=.tools/bin/uv sh tests/package.sh
+
+check: lint type contracts ## lint, types, import contracts
+
+run: setup ## the whole system on this machine, until Ctrl-C
+	@exec $(BIN)/python run.py

@@ -1,0 +1,130 @@
+"""What can go wrong, named for it. A docstring is the message that a person reads; only `http` knows status codes."""
+
+
+class CentralCommandError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, message: str | None = None, **members: int | str) -> None:
+        """`members` go into the problem document beside the message, for programs."""
+        super().__init__(message or type(self).__doc__)
+        self.members = members
+
+
+class BadConfigError(CentralCommandError):
+    """The configuration cannot be used."""
+
+
+class DatabaseUnavailableError(CentralCommandError):
+    """The database does not answer: is it running, and is DATABASE_URL right? Nothing was changed; try again."""
+
+
+class WrongRoleError(CentralCommandError):
+    """The database role is not fit for the server: row security would not bind it. Run `ccserver db roles`."""
+
+
+class NotDurableError(CentralCommandError):
+    """The database may lose what it acknowledged: set fsync, full_page_writes and synchronous_commit to on."""
+
+
+class MigrationError(CentralCommandError):
+    """The migrations and the database do not fit together."""
+
+
+class NotMigratedError(MigrationError):
+    """The database's schema is older than this release: run `ccserver migrate`."""
+
+
+class NewerSchemaError(MigrationError):
+    """The database's schema is newer than this release: install the release that made it, or a later one."""
+
+
+class NotFoundError(CentralCommandError):
+    """There is no such thing here."""
+
+
+class AlreadyExistsError(CentralCommandError):
+    """There is one of that name already."""
+
+
+class BadBodyError(CentralCommandError):
+    """The request's body is not what this call takes."""
+
+
+class TooLargeError(CentralCommandError):
+    """The request's body is larger than this call takes."""
+
+
+class UnsupportedBodyError(CentralCommandError):
+    """The request's body is of another type or encoding than this call takes."""
+
+
+class NotSignedInError(CentralCommandError):
+    """Sign in first."""
+
+
+class ForbiddenError(CentralCommandError):
+    """Your role does not allow this."""
+
+
+class ForeignOriginError(CentralCommandError):
+    """The request came from another site's page, and was refused."""
+
+
+class TokenInvalidError(CentralCommandError):
+    """The access token is missing, expired or not ours: get a new one."""
+
+
+class DeviceUnknownError(CentralCommandError):
+    """No such appliance is enrolled here, or it was revoked: enrol it with a new code."""
+
+
+class NonceExpiredError(CentralCommandError):
+    """The nonce is not ours or older than a minute: ask for a new one."""
+
+
+class SignatureInvalidError(CentralCommandError):
+    """The signature is not by the appliance's registered key."""
+
+
+class CodeUnknownError(CentralCommandError):
+    """This server made no such enrolment code: copy the whole code, or ask for a new one."""
+
+
+class CodeUsedError(CentralCommandError):
+    """The enrolment code was used already by another device: ask for a new one."""
+
+
+class CodeExpiredError(CentralCommandError):
+    """The enrolment code has expired: ask for a new one."""
+
+
+class ProofInvalidError(CentralCommandError):
+    """The device did not prove that it holds the key it enrols with."""
+
+
+class LogUnknownError(CentralCommandError):
+    """Nothing of this epoch has arrived yet."""
+
+
+class LogGapError(CentralCommandError):
+    """The entries do not follow on what is stored: send from expected_seq."""
+
+
+class LogForkError(CentralCommandError):
+    """Another entry is stored at this place of the log; both are kept."""
+
+
+class RootMismatchError(CentralCommandError):
+    """The checkpoint's root is not the root over the entries."""
+
+
+class HeldConflictError(CentralCommandError):
+    """The entries do not lead to the receipt that was shown as held."""
+
+
+class CheckpointInvalidError(CentralCommandError):
+    """The checkpoint is not signed by the log's key, or not for this log and size."""
+
+
+class EntryInvalidError(CentralCommandError):
+    """An entry is not what belongs at its place in the log."""

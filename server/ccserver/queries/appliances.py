@@ -1,0 +1,141 @@
+"""Appliances: the boxes that run the agent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from ccserver.scope import CredentialScope, PartnerScope, SiteScope
+from ccserver.tokens import Device
+from ccshared.messages import Checkin
+
+if TYPE_CHECKING:
+    from ccserver.scope import PooledConnection
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of an appliance before its scope is open: whose it is and the 32-byte key it is registered with."""
+
+    site_id: str
+    partner_id: str
+    public_key: bytes
+
+
+@dataclass(frozen=True)
+class Appliance:
+    """An appliance as lists show it; times are None until it first checked in."""
+
+    site_id: str
+    id: str
+    hostname: str
+    version: str | None
+    last_checkin: datetime | None
+    clock: str | None
+    clock_offset_ms: int | None
+    epoch: str | None
+    waiting: int | None
+    oldest_at: datetime | None
+
+
+@dataclass(frozen=True)
+class CheckedIn:
+    """What a check-in learns: entries the server holds of the epoch named, and whether orders wait."""
+
+    head_size: int
+    orders_waiting: bool
+
+
+async def find_by_credential(scope: CredentialScope, appliance_id: str) -> Known | None:
+    """Return the appliance that presented its id, unless it was revoked."""
+    row = await scope.conn.fetchrow(
+        "SELECT site_id, partner_id, public_key FROM appliances WHERE id = $1 AND revoked_at IS NULL", appliance_id
+    )
+    return Known(**row) if row else None
+
+
+async def insert(scope: SiteScope, appliance_id: str, hostname: str, public_key: bytes, version: str) -> None:
+    """Add an appliance that has just proved its key."""
+    await scope.conn.execute(
+        """
+        INSERT INTO appliances (site_id, partner_id, id, hostname, public_key, version)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        """,
+        scope.site_id,
+        scope.partner_id,
+        appliance_id,
+        hostname,
+        public_key,
+        version,
+    )
+
+
+async def public_key(scope: SiteScope, appliance_id: str) -> bytes | None:
+    """Return the 32-byte key that an appliance of this site is registered with."""
+    key: bytes | None = await scope.conn.fetchval(
+        "SELECT public_key FROM appliances WHERE site_id = $1 AND id = $2", scope.site_id, appliance_id
+    )
+    return key
+
+
+async def check_in(
+    conn: "PooledConnection", device: Device, said: Checkin, address: IPv4Address | IPv6Address | None, offset_ms: int
+) -> CheckedIn | None:
+    """Write an appliance's liveness in one round trip; None when it is unknown or revoked.
+
+    The function sets its own scope, so this query takes a bare connection.
+    """
+    row = await conn.fetchrow(
+        """
+        SELECT head_size, orders_waiting
+        FROM cc_checkin($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, to_timestamp($12::float8 / 1000))
+        """,
+        device.site_id,
+        device.appliance_id,
+        said.version,
+        said.hostname,
+        address,
+        str(said.clock),
+        offset_ms,
+        said.epoch,
+        said.size,
+        said.waiting,
+        said.waiting_bytes,
+        said.oldest_at_ms,
+    )
+    return CheckedIn(**row) if row else None
+
+
+async def list_of_partner(scope: PartnerScope, limit: int) -> list[Appliance]:
+    """Return the appliances of all the partner's sites."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, id, hostname, version, last_checkin, clock, clock_offset_ms, epoch, waiting, oldest_at
+        FROM appliances
+        WHERE partner_id = $1 AND revoked_at IS NULL
+        ORDER BY site_id, hostname, id
+        LIMIT $2
+        """,
+        scope.partner_id,
+        limit,
+    )
+    return [Appliance(**row) for row in rows]
+
+
+async def list_of_sites(scope: PartnerScope, site_ids: Sequence[str]) -> dict[str, list[Appliance]]:
+    """Return the appliances of some of the partner's sites, by site and hostname; a person enrolled each, so all."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, id, hostname, version, last_checkin, clock, clock_offset_ms, epoch, waiting, oldest_at
+        FROM appliances
+        WHERE partner_id = $1 AND site_id = ANY ($2) AND revoked_at IS NULL
+        ORDER BY site_id, hostname, id
+        """,
+        scope.partner_id,
+        site_ids,
+    )
+    found: dict[str, list[Appliance]] = {}
+    for row in rows:
+        found.setdefault(row["site_id"], []).append(Appliance(**row))
+    return found

@@ -1,0 +1,24 @@
+"""Equivocations: what an appliance signed for a place of its log where another entry is stored."""
+
+from ccserver.scope import ApplianceScope
+from ccserver.witness import ForkError
+
+
+async def insert(scope: ApplianceScope, log_id: int, fork: ForkError) -> None:
+    """Keep a fork, unless it is known, or its log has 16: a hostile appliance makes them without end."""
+    await scope.conn.execute(
+        """
+        INSERT INTO equivocations (site_id, partner_id, appliance_id, log_id, seq, leaf, payload, checkpoint)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8
+        WHERE (SELECT count(*) FROM equivocations WHERE site_id = $1 AND log_id = $4) < 16
+        ON CONFLICT DO NOTHING
+        """,
+        scope.site_id,
+        scope.partner_id,
+        scope.appliance_id,
+        log_id,
+        fork.seq,
+        fork.leaf,
+        fork.payload,
+        fork.checkpoint,
+    )

@@ -1,0 +1,130 @@
+"""Evidence bundles: payload bytes as they came, every other column derived from them. Rows are only ever added."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+
+from ccserver import compliance
+from ccserver.scope import ApplianceScope, PartnerScope
+from ccserver.witness import Line
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle as lists show it; `bundle_hash` is the 32-byte leaf, `generated_at` None where only a leaf is kept."""
+
+    site_id: str
+    appliance_id: str
+    log_id: int
+    seq: int
+    bundle_type: str | None
+    bundle_hash: bytes
+    host_id: str | None
+    hipaa_controls: list[str]
+    clock: str | None
+    generated_at: datetime | None
+    received_at: datetime
+    flag: str | None
+    missing_reason: str | None
+
+
+async def leaves(scope: ApplianceScope, log_id: int, first: int, end: int) -> list[bytes]:
+    """Return the stored leaves of places `first` up to `end`, which is not among them."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT bundle_hash
+        FROM evidence_bundles
+        WHERE site_id = $1 AND log_id = $2 AND seq >= $3 AND seq < $4
+        ORDER BY seq
+        """,
+        scope.site_id,
+        log_id,
+        first,
+        end,
+    )
+    return [row["bundle_hash"] for row in rows]
+
+
+async def insert(scope: ApplianceScope, log_id: int, lines: Sequence[Line]) -> None:
+    """Add a log's new lines in one statement."""
+    entries = [line.entry for line in lines]
+    await scope.conn.execute(
+        """
+        INSERT INTO evidence_bundles (
+            site_id, partner_id, appliance_id, log_id, seq, bundle_id, bundle_type, bundle_hash, payload,
+            missing_reason, flag, host_id, hipaa_controls, clock, generated_at)
+        SELECT $1, $2, $3, $4, line.seq, line.bundle_id, line.bundle_type, line.bundle_hash, line.payload,
+               line.missing_reason, line.flag, line.host_id, line.hipaa_controls::jsonb, line.clock,
+               to_timestamp(line.at_ms / 1000.0)
+        FROM unnest($5::bigint[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::text[], $11::text[],
+                    $12::text[], $13::text[], $14::text[], $15::float8[])
+             AS line (seq, bundle_id, bundle_type, bundle_hash, payload, missing_reason, flag, host_id, hipaa_controls,
+                      clock, at_ms)
+        """,
+        scope.site_id,
+        scope.partner_id,
+        scope.appliance_id,
+        log_id,
+        [line.seq for line in lines],
+        [entry.bundle_id if entry else None for entry in entries],
+        [entry.kind if entry else None for entry in entries],
+        [line.leaf for line in lines],
+        [entry.payload if entry else None for entry in entries],
+        [line.missing_reason for line in lines],
+        [compliance.flag_of(entry) if entry else None for entry in entries],
+        [compliance.host_of(entry) if entry else None for entry in entries],
+        [_json(compliance.controls_of(entry)) if entry else None for entry in entries],
+        [entry.clock if entry else None for entry in entries],
+        [min(entry.at, 4_102_444_800_000) if entry else None for entry in entries],
+    )
+
+
+async def newest(scope: PartnerScope, site_id: str, limit: int) -> list[Bundle]:
+    """Return a site's newest bundles."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, appliance_id, log_id, seq, bundle_type, bundle_hash, host_id, hipaa_controls, clock,
+               generated_at, received_at, flag, missing_reason
+        FROM evidence_bundles
+        WHERE partner_id = $1 AND site_id = $2
+        ORDER BY id DESC
+        LIMIT $3
+        """,
+        scope.partner_id,
+        site_id,
+        limit,
+    )
+    return [Bundle(**{**row, "hipaa_controls": orjson.loads(row["hipaa_controls"] or "[]")}) for row in rows]
+
+
+async def newest_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[str, list[Bundle]]:
+    """Return the newest `limit` bundles of each of some of the partner's sites, by site, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT b.site_id, b.appliance_id, b.log_id, b.seq, b.bundle_type, b.bundle_hash, b.host_id, b.hipaa_controls,
+               b.clock, b.generated_at, b.received_at, b.flag, b.missing_reason
+        FROM unnest($2::text[]) AS site (id) CROSS JOIN LATERAL (
+            SELECT site_id, id, appliance_id, log_id, seq, bundle_type, bundle_hash, host_id, hipaa_controls, clock,
+                   generated_at, received_at, flag, missing_reason
+            FROM evidence_bundles
+            WHERE partner_id = $1 AND site_id = site.id
+            ORDER BY id DESC
+            LIMIT $3
+        ) b
+        ORDER BY b.site_id, b.id DESC
+        """,
+        scope.partner_id,
+        site_ids,
+        limit,
+    )
+    found: dict[str, list[Bundle]] = {}
+    for row in rows:
+        bundle = Bundle(**{**row, "hipaa_controls": orjson.loads(row["hipaa_controls"] or "[]")})
+        found.setdefault(bundle.site_id, []).append(bundle)
+    return found
+
+
+def _json(value: list[str] | None) -> str | None:
+    return orjson.dumps(value).decode() if value is not None else None

@@ -1,0 +1,152 @@
+"""Evidence logs: one row an epoch, locked while it grows. A receipt is made again from its row, byte for byte."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ccserver.scope import ApplianceScope, PartnerScope
+from ccserver.witness import Log, Step
+
+if TYPE_CHECKING:
+    import asyncpg
+
+
+async def lock(scope: ApplianceScope, epoch: str, origin: str) -> Log:
+    """Return the epoch's row, made if it is new, and locked until the scope ends."""
+    await scope.conn.execute(
+        """
+        INSERT INTO evidence_logs (site_id, partner_id, appliance_id, epoch, origin, public_key)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (site_id, appliance_id, epoch) DO NOTHING
+        """,
+        scope.site_id,
+        scope.partner_id,
+        scope.appliance_id,
+        epoch,
+        origin,
+        scope.public_key,
+    )
+    row = await scope.conn.fetchrow(
+        """
+        SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
+               held_size, held_root
+        FROM evidence_logs
+        WHERE site_id = $1 AND appliance_id = $2 AND epoch = $3
+        FOR UPDATE
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        epoch,
+    )
+    assert row is not None  # noqa: S101  inserted just above, and never deleted
+    return _log(row)
+
+
+async def find(scope: ApplianceScope, epoch: str) -> Log | None:
+    """Return the epoch's row as it stands."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
+               held_size, held_root
+        FROM evidence_logs
+        WHERE site_id = $1 AND appliance_id = $2 AND epoch = $3
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        epoch,
+    )
+    return _log(row) if row else None
+
+
+async def list_of_appliance(scope: ApplianceScope) -> list[Log]:
+    """Return the appliance's epochs, oldest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
+               held_size, held_root
+        FROM evidence_logs
+        WHERE site_id = $1 AND appliance_id = $2
+        ORDER BY id
+        """,
+        scope.site_id,
+        scope.appliance_id,
+    )
+    return [_log(row) for row in rows]
+
+
+async def list_of_partner(scope: PartnerScope, limit: int) -> dict[tuple[str, int], Log]:
+    """Return the partner's newest epochs by (site, log id)."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at,
+               witness_name, held_size, held_root
+        FROM evidence_logs
+        WHERE partner_id = $1
+        ORDER BY id DESC
+        LIMIT $2
+        """,
+        scope.partner_id,
+        limit,
+    )
+    return {(row["site_id"], row["id"]): _log(row) for row in rows}
+
+
+async def list_by_id(scope: PartnerScope, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Log]:
+    """Return the partner's logs that are asked for by (site, log id)."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT l.site_id, l.id, l.epoch, l.origin, l.public_key, l.size, l.last_leaf, l.compact_range, l.checkpoint,
+               l.cosigned_at, l.witness_name, l.held_size, l.held_root
+        FROM evidence_logs l
+        JOIN unnest($2::text[], $3::bigint[]) AS place (site_id, id) ON l.site_id = place.site_id AND l.id = place.id
+        WHERE l.partner_id = $1
+        """,
+        scope.partner_id,
+        [site_id for site_id, _ in places],
+        [log_id for _, log_id in places],
+    )
+    return {(row["site_id"], row["id"]): _log(row) for row in rows}
+
+
+async def advance(scope: ApplianceScope, epoch: str, step: Step, cosigned_at: int | None, witness: str | None) -> Log:
+    """Store what a step makes of the log and return its row; the last two are None while nothing may be cosigned."""
+    row = await scope.conn.fetchrow(
+        """
+        UPDATE evidence_logs
+        SET size = $4, last_leaf = $5, compact_range = $6, checkpoint = $7, cosigned_at = $8, witness_name = $9,
+            held_size = $10, held_root = $11, updated_at = now()
+        WHERE site_id = $1 AND appliance_id = $2 AND epoch = $3
+        RETURNING id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
+                  held_size, held_root
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        epoch,
+        step.size,
+        step.lines[-1].leaf,
+        b"".join(step.compact),
+        step.checkpoint,
+        cosigned_at,
+        witness,
+        step.held.size if step.held else None,
+        step.held.root if step.held else None,
+    )
+    assert row is not None  # noqa: S101  the row is locked by this transaction
+    return _log(row)
+
+
+def _log(row: "asyncpg.Record") -> Log:
+    compact = row["compact_range"]
+    return Log(
+        id=row["id"],
+        epoch=row["epoch"],
+        origin=row["origin"],
+        public_key=row["public_key"],
+        size=row["size"],
+        last_leaf=row["last_leaf"],
+        compact=[compact[start : start + 32] for start in range(0, len(compact), 32)],
+        checkpoint=row["checkpoint"],
+        cosigned_at=row["cosigned_at"],
+        witness_name=row["witness_name"],
+        held_size=row["held_size"],
+        held_root=row["held_root"],
+    )

@@ -1,0 +1,154 @@
+"""Incidents, as their appliances report them; the newest (epoch, revision) wins."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+
+from ccserver.errors import NotFoundError
+from ccserver.scope import ApplianceScope, PartnerScope
+from ccshared.messages import IncidentKept, IncidentReport
+
+# jsonb cannot hold NUL: an escape that is not itself escaped.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+@dataclass(frozen=True)
+class Incident:
+    """An incident as lists show it."""
+
+    site_id: str
+    id: str
+    appliance_id: str
+    host_id: str
+    incident_type: str
+    severity: str
+    reason: str
+    occurrences: int
+    created_at: datetime
+    last_seen_at: datetime
+    escalated_at: datetime | None
+
+
+async def upsert(scope: ApplianceScope, reports: Sequence[IncidentReport]) -> list[IncidentKept]:
+    """Write each report that is newer than what is there; return what is there now, in the order of the reports.
+
+    Ids are each there once. NotFoundError when one belongs to another appliance.
+    """
+    rows = await scope.conn.fetch(
+        """
+        WITH report AS (
+            SELECT *
+            FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[],
+                        $11::float8[], $12::float8[], $13::float8[], $14::float8[], $15::text[], $16::text[],
+                        $17::text[], $18::bigint[], $19::bigint[], $20::bigint[])
+                 AS r (id, host_id, incident_type, severity, raw_data, pattern_signature, occurrences, created_ms,
+                       last_seen_ms, escalated_ms, resolved_ms, resolution_level, resolution_action, outcome,
+                       resolution_time_ms, epoch_number, revision)
+        ), written AS (
+            INSERT INTO incidents AS i (
+                site_id, partner_id, appliance_id, id, host_id, incident_type, severity, raw_data, pattern_signature,
+                occurrences, created_at, last_seen_at, escalated_at, resolved_at, resolution_level, resolution_action,
+                outcome, resolution_time_ms, epoch_number, revision)
+            SELECT $1, $2, $3, id, host_id, incident_type, severity, raw_data::jsonb, pattern_signature, occurrences,
+                   to_timestamp(created_ms / 1000), to_timestamp(last_seen_ms / 1000),
+                   to_timestamp(escalated_ms / 1000), to_timestamp(resolved_ms / 1000), resolution_level,
+                   resolution_action, outcome, resolution_time_ms, epoch_number, revision
+            FROM report
+            ON CONFLICT (site_id, id) DO UPDATE
+            SET severity = excluded.severity, raw_data = excluded.raw_data, occurrences = excluded.occurrences,
+                last_seen_at = excluded.last_seen_at, escalated_at = excluded.escalated_at,
+                resolved_at = excluded.resolved_at, resolution_level = excluded.resolution_level,
+                resolution_action = excluded.resolution_action, outcome = excluded.outcome,
+                resolution_time_ms = excluded.resolution_time_ms, epoch_number = excluded.epoch_number,
+                revision = excluded.revision, received_at = now()
+            WHERE i.appliance_id = excluded.appliance_id
+              AND (i.epoch_number, i.revision) < (excluded.epoch_number, excluded.revision)
+            RETURNING i.id, i.epoch_number, i.revision
+        )
+        SELECT id, epoch_number, revision FROM written
+        UNION ALL
+        SELECT i.id, i.epoch_number, i.revision
+        FROM incidents i
+        WHERE i.site_id = $1 AND i.appliance_id = $3 AND i.id = ANY ($4) AND i.id NOT IN (SELECT id FROM written)
+        """,
+        scope.site_id,
+        scope.partner_id,
+        scope.appliance_id,
+        *_columns(reports),
+    )
+    kept = {row["id"]: IncidentKept(id=row["id"], epoch=row["epoch_number"], revision=row["revision"]) for row in rows}
+    if len(kept) != len(reports):  # row security hides the row that an id is taken by
+        raise NotFoundError("One of these incidents is another appliance's.")
+    return [kept[report.id] for report in reports]
+
+
+async def list_open(scope: PartnerScope, limit: int) -> list[Incident]:
+    """Return the partner's open incidents, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, id, appliance_id, host_id, incident_type, severity, coalesce(raw_data->>'reason', '') AS reason,
+               occurrences, created_at, last_seen_at, escalated_at
+        FROM incidents
+        WHERE partner_id = $1 AND resolved_at IS NULL
+        ORDER BY created_at DESC, id DESC
+        LIMIT $2
+        """,
+        scope.partner_id,
+        limit,
+    )
+    return [Incident(**row) for row in rows]
+
+
+async def list_open_of_sites(
+    scope: PartnerScope, site_ids: Sequence[str], limit: int
+) -> dict[str, tuple[int, list[Incident]]]:
+    """Return, by site, how many incidents are open and the newest `limit` of them, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT i.site_id, i.id, i.appliance_id, i.host_id, i.incident_type, i.severity,
+               coalesce(i.raw_data->>'reason', '') AS reason, i.occurrences, i.created_at, i.last_seen_at,
+               i.escalated_at, i.total
+        FROM (
+            SELECT site_id, id, appliance_id, host_id, incident_type, severity, raw_data, occurrences, created_at,
+                   last_seen_at, escalated_at, count(*) OVER (PARTITION BY site_id) AS total,
+                   row_number() OVER (PARTITION BY site_id ORDER BY created_at DESC, id DESC) AS place
+            FROM incidents
+            WHERE partner_id = $1 AND site_id = ANY ($2) AND resolved_at IS NULL
+        ) i
+        WHERE i.place <= $3
+        ORDER BY i.site_id, i.place
+        """,
+        scope.partner_id,
+        site_ids,
+        limit,
+    )
+    found: dict[str, tuple[int, list[Incident]]] = {}
+    for row in rows:
+        values = {name: value for name, value in row.items() if name != "total"}
+        found.setdefault(row["site_id"], (row["total"], []))[1].append(Incident(**values))
+    return found
+
+
+def _columns(reports: Sequence[IncidentReport]) -> list[list[object]]:
+    return [
+        [report.id for report in reports],
+        [report.host_id for report in reports],
+        [report.incident_type for report in reports],
+        [str(report.severity) for report in reports],
+        [_NUL.sub(r"\1\\ufffd", orjson.dumps(report.raw_data).decode()) for report in reports],
+        [report.pattern_signature for report in reports],
+        [max(report.occurrences, 1) for report in reports],
+        [report.created_at_ms for report in reports],
+        [report.last_seen_at_ms for report in reports],
+        [report.escalated_at_ms for report in reports],
+        [report.resolved_at_ms for report in reports],
+        [report.resolution_level for report in reports],
+        [report.resolution_action for report in reports],
+        [report.outcome for report in reports],
+        [report.resolution_time_ms for report in reports],
+        [report.epoch for report in reports],
+        [report.revision for report in reports],
+    ]

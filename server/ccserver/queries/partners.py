@@ -1,0 +1,48 @@
+"""Partners: the providers who look after sites."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from ccserver.errors import AlreadyExistsError
+from ccserver.scope import PartnerScope, PlatformScope
+
+
+@dataclass(frozen=True)
+class Partner:
+    """A partner."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+async def insert(scope: PlatformScope, partner_id: str, name: str) -> None:
+    """Add a partner; AlreadyExistsError when the id is taken."""
+    try:
+        await scope.conn.execute("INSERT INTO partners (id, name) VALUES ($1, $2)", partner_id, name)
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyExistsError(f"There is a partner {partner_id} already.") from error
+
+
+async def list_all(scope: PlatformScope, limit: int) -> list[Partner]:
+    """Return partners by name, without the platform's own row."""
+    rows = await scope.conn.fetch(
+        "SELECT id, name, created_at FROM partners WHERE id <> 'platform' ORDER BY name, id LIMIT $1", limit
+    )
+    return [Partner(**row) for row in rows]
+
+
+async def find_anywhere(scope: PlatformScope, partner_id: str) -> Partner | None:
+    """Return a partner, but never the platform's own row."""
+    row = await scope.conn.fetchrow(
+        "SELECT id, name, created_at FROM partners WHERE id = $1 AND id <> 'platform'", partner_id
+    )
+    return Partner(**row) if row else None
+
+
+async def find(scope: PartnerScope) -> Partner | None:
+    """Return the scope's partner."""
+    row = await scope.conn.fetchrow("SELECT id, name, created_at FROM partners WHERE id = $1", scope.partner_id)
+    return Partner(**row) if row else None

@@ -1,0 +1,45 @@
+"""Sessions: known by the SHA-256 of the cookie's value."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ccserver.scope import CredentialScope, PartnerScope
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session that has not expired."""
+
+    partner_id: str
+    user_id: str
+
+
+async def insert(scope: PartnerScope, token_hash: str, user_id: str, expires_at: datetime) -> None:
+    """Add a session, and drop the person's expired ones."""
+    await scope.conn.execute(
+        """
+        WITH expired AS (
+            DELETE FROM sessions WHERE partner_id = $1 AND user_id = $3 AND expires_at < now()
+        )
+        INSERT INTO sessions (partner_id, token_hash, user_id, expires_at) VALUES ($1, $2, $3, $4)
+        """,
+        scope.partner_id,
+        token_hash,
+        user_id,
+        expires_at,
+    )
+
+
+async def find_by_credential(scope: CredentialScope, token_hash: str) -> Session | None:
+    """Return the session whose cookie was presented."""
+    row = await scope.conn.fetchrow(
+        "SELECT partner_id, user_id FROM sessions WHERE token_hash = $1 AND expires_at > now()", token_hash
+    )
+    return Session(**row) if row else None
+
+
+async def delete(scope: PartnerScope, token_hash: str) -> None:
+    """End a session."""
+    await scope.conn.execute(
+        "DELETE FROM sessions WHERE partner_id = $1 AND token_hash = $2", scope.partner_id, token_hash
+    )

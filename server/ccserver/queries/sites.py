@@ -1,0 +1,78 @@
+"""Sites: the clinics that partners look after."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from ccserver.errors import AlreadyExistsError, NotFoundError
+from ccserver.scope import PartnerScope, PlatformScope
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site and the partner it belongs to."""
+
+    id: str
+    partner_id: str
+    name: str
+    created_at: datetime
+
+
+async def insert(scope: PartnerScope, site_id: str, name: str) -> None:
+    """Add a site of the scope's partner; AlreadyExistsError when the id is taken, NotFoundError without the partner."""
+    try:
+        await scope.conn.execute(
+            "INSERT INTO sites (id, partner_id, name) VALUES ($1, $2, $3)", site_id, scope.partner_id, name
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyExistsError(f"There is a site {site_id} already.") from error
+    except asyncpg.ForeignKeyViolationError as error:
+        raise NotFoundError(f"There is no partner {scope.partner_id}.") from error
+
+
+async def list_by_name(scope: PartnerScope, limit: int) -> list[Site]:
+    """Return the partner's sites by name."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, partner_id, name, created_at
+        FROM sites
+        WHERE partner_id = $1
+        ORDER BY name, id
+        LIMIT $2
+        """,
+        scope.partner_id,
+        limit,
+    )
+    return [Site(**row) for row in rows]
+
+
+async def page_by_name(scope: PartnerScope, limit: int, offset: int) -> list[Site]:
+    """Return a page of the partner's sites by name."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, partner_id, name, created_at
+        FROM sites
+        WHERE partner_id = $1
+        ORDER BY name, id
+        LIMIT $2 OFFSET $3
+        """,
+        scope.partner_id,
+        limit,
+        offset,
+    )
+    return [Site(**row) for row in rows]
+
+
+async def find_anywhere(scope: PlatformScope, site_id: str) -> Site | None:
+    """Return a site of any partner."""
+    row = await scope.conn.fetchrow("SELECT id, partner_id, name, created_at FROM sites WHERE id = $1", site_id)
+    return Site(**row) if row else None
+
+
+async def list_anywhere(scope: PlatformScope, limit: int) -> list[Site]:
+    """Return the sites of all partners by partner and name."""
+    rows = await scope.conn.fetch(
+        "SELECT id, partner_id, name, created_at FROM sites ORDER BY partner_id, name, id LIMIT $1", limit
+    )
+    return [Site(**row) for row in rows]

@@ -1,0 +1,200 @@
+"""Scopes: a connection, a tenant and a transaction together. Nothing else opens transactions.
+
+Row security is bound to three settings that last one transaction. They are sent in one round trip with BEGIN, where
+values cannot be bound, so only ids that match `[0-9a-z-]{1,64}` whole are let in. Leaving a scope commits; an exception
+rolls back.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from ccserver.errors import DatabaseUnavailableError, DeviceUnknownError, NotFoundError
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+    PooledConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+
+PLATFORM = "platform"
+_ID = re.compile(r"[0-9a-z-]{1,64}")
+_ACQUIRE_SECONDS = 5.0
+_COMMAND_SECONDS = 30.0
+# Nothing of the request's doing: the database is away, full or starting.
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+
+
+@dataclass(frozen=True)
+class CredentialScope:
+    """Before a tenant is known: shows the one row that what was presented belongs to."""
+
+    conn: "PooledConnection"
+
+
+@dataclass(frozen=True)
+class PartnerScope:
+    """One partner's rows, of all its sites."""
+
+    conn: "PooledConnection"
+    partner_id: str
+
+
+@dataclass(frozen=True)
+class SiteScope:
+    """One site's rows."""
+
+    conn: "PooledConnection"
+    partner_id: str
+    site_id: str
+
+
+@dataclass(frozen=True)
+class ApplianceScope:
+    """One appliance's rows; `public_key` is the 32-byte device key it is registered with."""
+
+    conn: "PooledConnection"
+    partner_id: str
+    site_id: str
+    appliance_id: str
+    public_key: bytes
+
+
+@dataclass(frozen=True)
+class PlatformScope:
+    """Every tenant's rows; for platform routes, sweeps and the command line only."""
+
+    conn: "PooledConnection"
+
+
+class Database:
+    """The process's one pool, and the only way to a connection."""
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def credential(self, presented: str) -> AsyncIterator[CredentialScope]:
+        """Open the scope that shows exactly the row of a presented credential (a hash, a login name, an id)."""
+        async with self._transaction("BEGIN; SET LOCAL ROLE cc_credential") as conn:
+            await conn.execute("SELECT set_config('cc.credential', $1, true)", presented)
+            yield CredentialScope(conn)
+
+    @asynccontextmanager
+    async def partner(self, partner_id: str) -> AsyncIterator[PartnerScope]:
+        """Open a partner's scope; the id comes from a verified credential."""
+        async with self._transaction(_begin(partner_id=partner_id)) as conn:
+            yield PartnerScope(conn, partner_id)
+
+    @asynccontextmanager
+    async def site(self, partner_id: str, site_id: str) -> AsyncIterator[SiteScope]:
+        """Open a site's scope; a site of another partner shows nothing."""
+        async with self._transaction(_begin(partner_id=partner_id, site_id=site_id)) as conn:
+            yield SiteScope(conn, partner_id, site_id)
+
+    @asynccontextmanager
+    async def appliance(self, site_id: str, appliance_id: str) -> AsyncIterator[ApplianceScope]:
+        """Open an appliance's scope; DeviceUnknownError when it is not known, not of that site, or revoked."""
+        async with self._transaction("BEGIN") as conn:
+            row = await conn.fetchrow(
+                "SELECT partner_id, public_key FROM cc_enter_appliance($1, $2)",
+                site_id,
+                appliance_id,
+            )
+            if row is None:
+                raise DeviceUnknownError
+            yield ApplianceScope(conn, row["partner_id"], site_id, appliance_id, row["public_key"])
+
+    @asynccontextmanager
+    async def platform(self) -> AsyncIterator[PlatformScope]:
+        """Open the scope over all tenants."""
+        async with self._transaction("BEGIN; SET LOCAL ROLE cc_platform") as conn:
+            yield PlatformScope(conn)
+
+    @asynccontextmanager
+    async def bare(self) -> AsyncIterator["PooledConnection"]:
+        """Lend a connection outside any transaction, for the one-statement functions that set their own scope."""
+        try:
+            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as conn:
+                yield conn
+        except asyncpg.DataError:  # the request's doing, though asyncpg counts it among its interface errors
+            raise
+        except _AWAY as error:
+            raise DatabaseUnavailableError from error
+
+    async def close(self) -> None:
+        """Close the pool once its connections are back, or after five seconds all the same."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def _transaction(self, begin: str) -> AsyncIterator["PooledConnection"]:
+        async with self.bare() as conn:
+            try:
+                await conn.execute(begin)
+                yield conn
+                await _commit(conn)
+            except BaseException:
+                await _roll_back(conn)
+                raise
+
+
+async def _commit(conn: "PooledConnection") -> None:
+    """COMMIT answers ROLLBACK without an error when a statement failed and somebody caught that."""
+    if await conn.execute("COMMIT") != "COMMIT":
+        raise DatabaseUnavailableError("A statement failed, so nothing of the transaction was kept: try again.")
+
+
+async def _roll_back(conn: "PooledConnection") -> None:
+    """End the transaction whatever happened, so that no later one inherits its settings."""
+    try:
+        if not conn.is_closed() and conn.is_in_transaction():
+            await conn.execute("ROLLBACK")
+    except (*_AWAY, asyncpg.PostgresError, asyncio.CancelledError):
+        conn.terminate()
+
+
+def _begin(**settings: str) -> str:
+    """Return BEGIN with the scope's settings in the same message."""
+    for value in settings.values():
+        if not _ID.fullmatch(value):
+            raise NotFoundError
+    pairs = ", ".join(f"set_config('cc.{name}', '{value}', true)" for name, value in settings.items())
+    return f"BEGIN; SELECT {pairs}"
+
+
+async def open_pool(url: str, *, min_size: int = 2, max_size: int = 10) -> Database:
+    """Connect; DatabaseUnavailableError says in a sentence why that failed."""
+    try:
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=min_size,
+            max_size=max_size,
+            command_timeout=_COMMAND_SECONDS,
+            timeout=_ACQUIRE_SECONDS,
+            reset=_no_reset,
+        )
+    except (*_AWAY, asyncpg.PostgresError, ValueError) as error:
+        raise DatabaseUnavailableError(
+            f"The database cannot be reached ({error}): is it running, and is DATABASE_URL right?"
+        ) from error
+    return Database(pool)
+
+
+async def _no_reset(_conn: object) -> None:
+    """Every setting is local to its transaction, so a returned connection has nothing to reset (a round trip saved)."""

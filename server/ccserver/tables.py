@@ -1,0 +1,24 @@
+"""Every table by its kind. The schema is compared with this list: a table of no kind fails the build."""
+
+# site_id first in the primary key, partner_id beside it, row security by both.
+SITE_TABLES = frozenset(
+    {
+        "appliances",
+        "check_states",
+        "compliance_snapshots",
+        "enrollment_codes",
+        "equivocations",
+        "evidence_bundles",
+        "evidence_logs",
+        "incidents",
+        "pattern_stats",
+    }
+)
+# partner_id first in the primary key, no site_id; the platform's own rows say `platform`.
+PARTNER_TABLES = frozenset({"sessions", "users"})
+# The tenants themselves: a partner is known by its id, a site by its id and its partner.
+TENANT_TABLES = frozenset({"partners", "sites"})
+# No tenant's rows, each with the reason; a tenant's scope cannot read them unless the reason says so.
+PLATFORM_TABLES = {
+    "schema_migrations": "which migrations ran: names and hashes, readable so that the server can refuse to start",
+}
