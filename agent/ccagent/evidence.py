@@ -1,0 +1,101 @@
+"""Drafts of evidence entries, made from what was scrubbed already; each gets its id and its salt here, once.
+
+A draft that is appended again after a failure keeps both, so that it stands in the log once.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from ccagent.incidents import Incident, Resolution
+from ccagent.scrubbing import Scrubbed
+from ccshared import controls, ids
+from ccshared.entries import Draft
+from ccshared.vocabulary import Clock, Kind, Level
+
+# The wall clock (ms UTC) and what is known of it.
+Stamp = tuple[int, Clock]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Why an epoch begins, its public key (hex), the newest receipt of the one before, since when the agent runs."""
+
+    reason: str
+    public_key: str
+    previous: str | None
+    running_since_ms: int
+    version: str
+
+
+def genesis(stamp: Stamp, beginning: Beginning) -> Draft:
+    """Return the first entry of an epoch."""
+    return _draft(
+        Kind.GENESIS,
+        stamp,
+        {
+            "reason": beginning.reason,
+            "public_key": beginning.public_key,
+            "previous": beginning.previous,
+            "running_since": beginning.running_since_ms,
+            "version": beginning.version,
+        },
+    )
+
+
+def check_run(stamp: Stamp, finding: Scrubbed, since_ms: int) -> Draft:
+    """Return what a check found; `since_ms` is since when it says this status."""
+    return _draft(
+        Kind.CHECK_RUN,
+        stamp,
+        {
+            "check": finding.check,
+            "host": finding.host_id,
+            "status": str(finding.status),
+            "severity": str(finding.severity),
+            "reason": finding.reason,
+            "since": since_ms,
+            "facts": finding.facts,
+            "hipaa_controls": controls.hipaa(finding.check),
+        },
+    )
+
+
+def escalation(stamp: Stamp, incident: Incident) -> Draft:
+    """Return that a person is asked about an incident."""
+    return _draft(Kind.ESCALATION, stamp, {**_incident(incident), "level": str(Level.L3)})
+
+
+def remediation(stamp: Stamp, incident: Incident, resolution: Resolution) -> Draft:
+    """Return what was done about an incident, by which level, and how it ended."""
+    level = None if resolution.level is None else str(resolution.level)
+    done = {"level": level, "action": resolution.action, "outcome": str(resolution.outcome)}
+    return _draft(Kind.REMEDIATION, stamp, {**_incident(incident), **done})
+
+
+def heartbeat(stamp: Stamp, version: str) -> Draft:
+    """Return that the agent is there although nothing else was sealed."""
+    return _draft(Kind.HEARTBEAT, stamp, {"version": version})
+
+
+def clock_step(stamp: Stamp, delta_ms: int) -> Draft:
+    """Return that the wall clock moved by so many ms against the clock since boot."""
+    return _draft(Kind.CLOCK_STEP, stamp, {"delta_ms": delta_ms})
+
+
+def _incident(incident: Incident) -> dict[str, Any]:
+    return {
+        "incident": incident.id,
+        "check": incident.check,
+        "host": incident.host_id,
+        "type": incident.incident_type,
+        "severity": incident.severity,
+        "reason": incident.reason,
+        "pattern_signature": incident.pattern_signature,
+        "hipaa_controls": controls.hipaa(incident.check),
+    }
+
+
+def _draft(kind: Kind, stamp: Stamp, body: dict[str, Any]) -> Draft:
+    at_ms, clock = stamp
+    return Draft(kind=kind, bundle_id=ids.new_bundle_id(), at=at_ms, clock=clock, salt=secrets.token_hex(16), body=body)
