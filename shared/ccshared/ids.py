@@ -1,8 +1,11 @@
 """Ids made by whoever sends a thing: UUIDv7 as text, and 32 hex for evidence bundles."""
 
+import re
 import secrets
 import time
 import uuid
+
+_ID = re.compile(r"[0-9a-z-]{1,64}")
 
 
 def new_id(now_ms: int | None = None) -> str:
@@ -17,3 +20,8 @@ def new_id(now_ms: int | None = None) -> str:
 def new_bundle_id() -> str:
     """Return 32 random hex digits."""
     return secrets.token_hex(16)
+
+
+def is_id(text: str) -> bool:
+    """Return whether the text may be an id: 1 to 64 of 0-9, a-z and -."""
+    return _ID.fullmatch(text) is not None

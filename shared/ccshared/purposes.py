@@ -2,11 +2,10 @@
 
 import hashlib
 import re
+import secrets
 from dataclasses import dataclass
 
-_CODE = re.compile(
-    r"([0-9a-z](?:[0-9a-z.-]{0,126}[0-9a-z])?)/([0-9a-f]{64})/([0-9a-zA-Z_-]{22,128})"
-)
+_CODE = re.compile(r"([0-9a-z](?:[0-9a-z.-]{0,126}[0-9a-z])?)/([0-9a-f]{64})/([0-9a-zA-Z_-]{22,128})")
 
 
 class BadCodeError(ValueError):
@@ -36,6 +35,11 @@ def parse_code(text: str) -> EnrolmentCode:
     if match is None:
         raise BadCodeError(BadCodeError.__doc__)
     return EnrolmentCode(*match.groups())
+
+
+def new_secret() -> str:
+    """Return a code's secret: 192 random bits, base64url."""
+    return secrets.token_urlsafe(24)
 
 
 def secret_hash(secret: str) -> str:

@@ -1,0 +1,143 @@
+"""Who is calling: an appliance by its token, a person by a session cookie; neither passes as the other."""
+
+import asyncio
+import hashlib
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ccserver import context, tokens
+from ccserver.errors import ForeignOriginError, NotSignedInError, TokenInvalidError
+from ccserver.queries import sessions, users
+from ccserver.queries.users import User
+from ccserver.scope import PLATFORM
+
+SESSION_HOURS = 12
+_COOKIE_VALUE = re.compile(r"[0-9A-Za-z_-]{43}")
+# The hash of a password nobody has: an unknown login takes as long to refuse as a known one.
+_NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$9Yx8V0c3Jm1sYc0eT2uZ5g$3YwB4mQ0H5zJb6Hq2Z8hJ3oN9kq2Y1s5c7u0x8v1w4A"
+
+
+@dataclass(frozen=True)
+class Person:
+    """A signed-in person."""
+
+    user: User
+
+    @property
+    def is_platform_admin(self) -> bool:
+        """Whether this person looks after the platform and not one partner's sites."""
+        return self.user.partner_id == PLATFORM
+
+
+def device(request: Request) -> tokens.Device:
+    """Return the appliance that a request's bearer token names; TokenInvalidError without a good one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    found = tokens.verify(context.of(request).token_key, token, time.time()) if scheme.lower() == "bearer" else None
+    if found is None:
+        raise TokenInvalidError
+    return found
+
+
+async def person(request: Request) -> Person:
+    """Return who is signed in; NotSignedInError without a session that is still good."""
+    value = request.cookies.get(_cookie_name(request), "")
+    if not _COOKIE_VALUE.fullmatch(value):
+        raise NotSignedInError
+    db = context.of(request).db
+    async with db.credential(_hash(value)) as scope:
+        session = await sessions.find_by_credential(scope, _hash(value))
+    if session is None:
+        raise NotSignedInError
+    async with db.partner(session.partner_id) as partner:
+        user = await users.find(partner, session.user_id)
+    if user is None:
+        raise NotSignedInError
+    return Person(user)
+
+
+def hash_password(password: str) -> str:
+    """Return the argon2id hash of a password; it takes 64 MiB and some tens of milliseconds."""
+    return PasswordHasher().hash(password)
+
+
+async def sign_in(request: Request, login: str, password: str) -> User | None:
+    """Return the person whose login and password these are, else None; both take the same time."""
+    ctx = context.of(request)
+    login = login.strip().lower()[:200].replace("\x00", "")
+    async with ctx.db.credential(login) as scope:
+        found = await users.find_by_credential(scope, login)
+    async with ctx.passwords:
+        good = await asyncio.to_thread(_password_is, found.password_hash if found else _NOBODY, password[:1000])
+    return found.user if found and good else None
+
+
+async def open_session(request: Request, user: User, response: Response) -> None:
+    """Start a session and set its cookie; the session that the request came with ends."""
+    await _end_presented(request)
+    value = secrets.token_urlsafe(32)
+    expires = datetime.now(UTC) + timedelta(hours=SESSION_HOURS)
+    async with context.of(request).db.partner(user.partner_id) as scope:
+        await sessions.insert(scope, _hash(value), user.id, expires)
+    response.set_cookie(
+        _cookie_name(request),
+        value,
+        max_age=SESSION_HOURS * 3600,
+        httponly=True,
+        samesite="strict",
+        secure=context.of(request).config.secure,
+    )
+
+
+async def close_session(request: Request, who: Person, response: Response) -> None:
+    """End the session that the request came with."""
+    value = request.cookies.get(_cookie_name(request), "")
+    async with context.of(request).db.partner(who.user.partner_id) as scope:
+        await sessions.delete(scope, _hash(value))
+    secure = context.of(request).config.secure  # browsers ignore a __Host- cookie without it, even its deletion
+    response.delete_cookie(_cookie_name(request), httponly=True, samesite="strict", secure=secure)
+
+
+async def _end_presented(request: Request) -> None:
+    value = request.cookies.get(_cookie_name(request), "")
+    if not _COOKIE_VALUE.fullmatch(value):
+        return
+    db = context.of(request).db
+    async with db.credential(_hash(value)) as scope:
+        session = await sessions.find_by_credential(scope, _hash(value))
+    if session is not None:
+        async with db.partner(session.partner_id) as partner:
+            await sessions.delete(partner, _hash(value))
+
+
+def check_origin(request: Request) -> None:
+    """Refuse a form that another site's page sent: browsers say where a POST comes from."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        if site in ("same-origin", "none"):
+            return
+    elif request.headers.get("origin", "").partition("://")[2] == request.headers.get("host", ""):
+        return
+    raise ForeignOriginError
+
+
+def _cookie_name(request: Request) -> str:
+    return "__Host-cc_session" if context.of(request).config.secure else "cc_session"
+
+
+def _hash(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def _password_is(password_hash: str, password: str) -> bool:
+    try:
+        return PasswordHasher().verify(password_hash, password)
+    except Argon2Error:
+        return False

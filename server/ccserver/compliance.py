@@ -1,0 +1,148 @@
+"""What check runs say of a site, and how it is scored. One function computes a score; unknown is never compliant."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ccshared.entries import Entry
+from ccshared.vocabulary import Clock, Kind, Severity, Status
+
+# Twice the hourly check run: what no receipted run has named for so long is not known any more.
+FRESH_FOR = timedelta(hours=2)
+_STATUSES = frozenset(Status)
+_SEVERITIES = frozenset(Severity)
+_KINDS = frozenset(Kind)
+
+
+@dataclass(frozen=True)
+class CheckRun:
+    """What one check_run entry says of one check on one host; `flake_hash` names the running system, if it has one."""
+
+    check_id: str
+    host_id: str
+    status: str
+    severity: str
+    reason: str
+    since: datetime
+    seen_at: datetime
+    seq: int
+    flake_hash: str | None
+
+
+@dataclass(frozen=True)
+class CheckState:
+    """The latest known state of a check on a host, as pages show it; `fresh` is false when it is too old to count."""
+
+    appliance_id: str
+    host_id: str
+    check_id: str
+    status: str
+    severity: str
+    reason: str
+    since: datetime
+    seen_at: datetime
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many fresh checks pass, fail and are not known."""
+
+    passed: int
+    failed: int
+    unknown: int
+
+    @property
+    def value(self) -> float | None:
+        """The share of passing checks among those known, 0 … 1."""
+        known = self.passed + self.failed
+        return self.passed / known if known else None
+
+
+def score(states: Iterable[CheckState]) -> Score:
+    """Return a site's score over its check states; a stale one counts as unknown."""
+    counted = [state.status if state.fresh else Status.UNKNOWN for state in states]
+    return Score(counted.count(Status.PASS), counted.count(Status.FAIL), counted.count(Status.UNKNOWN))
+
+
+def is_fresh(seen_at: datetime, now: datetime) -> bool:
+    """Return whether a check run seen then still says something now."""
+    return now - seen_at < FRESH_FOR
+
+
+def flag_of(entry: Entry) -> str | None:
+    """Return why this server does not understand an entry, or None. A flagged entry is stored all the same."""
+    if entry.kind not in _KINDS:
+        return "unknown kind"
+    if entry.kind == Kind.CHECK_RUN and _check_run(entry, datetime.now(UTC)) is None:
+        return "not a check run of a known shape"
+    return None
+
+
+def controls_of(entry: Entry) -> list[str] | None:
+    """Return the HIPAA controls that an entry names, or None when it names none."""
+    controls = entry.body.get("hipaa_controls")
+    if not isinstance(controls, list) or not controls:
+        return None
+    named = [_clean(control, 64) for control in controls if isinstance(control, str)]
+    return named[:64] or None
+
+
+def host_of(entry: Entry) -> str | None:
+    """Return the host that an entry is about, or None."""
+    host = entry.body.get("host")
+    return _clean(host, 255) if isinstance(host, str) and host else None
+
+
+def check_runs(entries: Sequence[Entry], received_at: datetime) -> list[CheckRun]:
+    """Return the last run of each (host, check) among entries in log order."""
+    latest: dict[tuple[str, str], CheckRun] = {}
+    for entry in entries:
+        run = _check_run(entry, received_at) if entry.kind == Kind.CHECK_RUN else None
+        if run is not None:
+            latest[run.host_id, run.check_id] = run
+    return list(latest.values())
+
+
+def _check_run(entry: Entry, received_at: datetime) -> CheckRun | None:
+    body = entry.body
+    words = [body.get(name) for name in ("check", "host", "status", "severity", "reason")]
+    since = body.get("since")
+    if not all(isinstance(word, str) and word for word in words) or type(since) is not int or since < 0:
+        return None
+    check_id, host_id, status, severity, reason = (str(word) for word in words)
+    if status not in _STATUSES or severity not in _SEVERITIES or not _is_word(check_id):
+        return None
+    seen_at = min(_moment(entry.at), received_at) if entry.clock == Clock.SYNC else received_at
+    return CheckRun(
+        check_id=check_id,
+        host_id=_clean(host_id, 255),
+        status=status,
+        severity=severity,
+        reason=_clean(reason, 4000),
+        since=min(_moment(since), seen_at),
+        seen_at=seen_at,
+        seq=entry.seq,
+        flake_hash=_flake_hash(body),
+    )
+
+
+def _flake_hash(body: dict[str, Any]) -> str | None:
+    facts = body.get("facts")
+    found = facts.get("flake_hash") if isinstance(facts, dict) else None
+    return _clean(found, 128) if isinstance(found, str) and found else None
+
+
+def _is_word(text: str) -> bool:
+    return len(text) <= 64 and all(letter in "0123456789abcdefghijklmnopqrstuvwxyz_.-" for letter in text)
+
+
+def _clean(text: str, limit: int) -> str:
+    """PostgreSQL's text holds no NUL, and a column has a length."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:limit]
+
+
+def _moment(milliseconds: int) -> datetime:
+    """Return the moment, the far future cut to a year that every library can hold."""
+    return datetime.fromtimestamp(min(milliseconds, 4_102_444_800_000) / 1000, UTC)

@@ -1,0 +1,38 @@
+"""What the server's handlers share for as long as the process runs: the pool, the keys, the configuration."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+
+from ccserver.config import Config
+from ccserver.keys import ServerKeys
+from ccserver.scope import Database
+
+# Batches between body and commit. Unbounded, 64 appliances at once take four times the memory at the same speed.
+_BATCHES = 8
+_PASSWORDS = 2  # argon2 takes 64 MiB each
+
+
+@dataclass(frozen=True)
+class Context:
+    """Made once by the lifespan. `token_key` and `nonce_key` are derived from the key file."""
+
+    db: Database
+    keys: ServerKeys
+    config: Config
+    token_key: bytes
+    nonce_key: bytes
+    batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES))
+    passwords: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PASSWORDS))
+
+
+def make(db: Database, keys: ServerKeys, config: Config) -> Context:
+    """Return the context for an open pool."""
+    return Context(db, keys, config, keys.derive("cc access token v1"), keys.derive("cc nonce v1"))
+
+
+def of(request: Request) -> Context:
+    """Return the context that the lifespan made."""
+    context: Context = request.state.context
+    return context

@@ -1,0 +1,73 @@
+"""A new device becomes an appliance: code checked, key proved, identity given, all in one transaction."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ccserver.context import Context
+from ccserver.errors import CodeExpiredError, CodeUnknownError, CodeUsedError, ProofInvalidError
+from ccserver.keys import ServerKeys
+from ccserver.queries import appliances, enrollment_codes
+from ccserver.queries.enrollment_codes import Code
+from ccserver.scope import SiteScope
+from ccshared import ed25519, envelope, ids, purposes
+from ccshared.messages import Enrolled, EnrollRequest, ServerKey
+
+CODE_HOURS = 24
+
+
+async def make_code(scope: SiteScope, keys: ServerKeys, hours: int = CODE_HOURS) -> purposes.EnrolmentCode:
+    """Return a new one-time code for the scope's site, good for `hours`; only its secret's hash is stored."""
+    code = purposes.EnrolmentCode(keys.server, keys.order_fingerprint, purposes.new_secret())
+    await enrollment_codes.insert(scope, code.secret_hash, datetime.now(UTC) + timedelta(hours=hours))
+    return code
+
+
+async def enroll(context: Context, asked: EnrollRequest) -> dict[str, Any]:
+    """Return the signed answer to an enrolment; the same code with the same key again gets the same answer.
+
+    Raises ProofInvalidError, CodeUnknownError, CodeUsedError or CodeExpiredError.
+    """
+    public_key = bytes.fromhex(asked.public_key)
+    code_hash = purposes.secret_hash(asked.secret)
+    _check_proof(context.keys.server, code_hash, public_key, bytes.fromhex(asked.proof))
+    async with context.db.credential(code_hash) as credential:
+        found = await enrollment_codes.find_by_credential(credential, code_hash)
+    if found is None:
+        raise CodeUnknownError
+    async with context.db.site(found.partner_id, found.site_id) as scope:
+        appliance_id = await _admit(scope, code_hash, asked, public_key)
+    return _answer(context.keys, found, appliance_id, asked.public_key)
+
+
+def _check_proof(server: str, code_hash: str, public_key: bytes, proof: bytes) -> None:
+    try:
+        ed25519.verify(public_key, purposes.enrolment(server, code_hash, public_key), proof)
+    except (ed25519.BadKeyError, ed25519.BadSignatureError) as error:
+        raise ProofInvalidError from error
+
+
+async def _admit(scope: SiteScope, code_hash: str, asked: EnrollRequest, public_key: bytes) -> str:
+    code = await enrollment_codes.lock(scope, code_hash)
+    if code is None:
+        raise CodeUnknownError
+    if code.used_by_id is not None:
+        if await appliances.public_key(scope, code.used_by_id) != public_key:
+            raise CodeUsedError
+        return code.used_by_id
+    if code.expires_at <= datetime.now(UTC):
+        raise CodeExpiredError
+    appliance_id = ids.new_id()
+    await appliances.insert(scope, appliance_id, asked.hostname, public_key, asked.version)
+    await enrollment_codes.mark_used(scope, code_hash, appliance_id)
+    return appliance_id
+
+
+def _answer(keys: ServerKeys, code: Code, appliance_id: str, public_key: str) -> dict[str, Any]:
+    answer = Enrolled(
+        server=keys.server,
+        site_id=code.site_id,
+        appliance_id=appliance_id,
+        public_key=public_key,
+        keys=[ServerKey(use=key.use, name=key.name, public_key=key.public_key.hex()) for key in keys.signing],
+    )
+    return keys.envelope(envelope.PayloadType.ENROLMENT, answer.model_dump(mode="json"))

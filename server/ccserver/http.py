@@ -1,0 +1,186 @@
+"""HTTP at the edge: rows of the route table, bodies read within limits, replies, one table from errors to statuses."""
+
+import logging
+import secrets
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import orjson
+import pydantic
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ccserver import errors
+from ccshared.messages import Message
+
+_log = logging.getLogger("ccserver.http")
+Handler = Callable[[Request], Awaitable[Response]]
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+JSON_LIMIT = 2 * 1024 * 1024
+PROBLEM = "urn:central-command:problem:"
+
+
+class Caller(StrEnum):
+    """Who may call a route."""
+
+    ANYONE = "anyone"
+    DEVICE = "an enrolled appliance"
+    PERSON = "a signed-in person"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A row of the route table: what is called, by whom, what it takes and what it answers (status to message)."""
+
+    method: str
+    path: str
+    handler: Handler
+    caller: Caller
+    takes: type[Message] | None = None
+    answers: dict[int, type[Message] | None] = field(default_factory=dict)
+
+
+# The only place that knows which status an error has. The code is the stable end of the problem's type.
+_PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
+    errors.BadBodyError: (422, "body-invalid"),
+    errors.TooLargeError: (413, "too-large"),
+    errors.UnsupportedBodyError: (415, "unsupported-body"),
+    errors.NotSignedInError: (401, "not-signed-in"),
+    errors.ForbiddenError: (403, "forbidden"),
+    errors.ForeignOriginError: (403, "foreign-origin"),
+    errors.TokenInvalidError: (401, "token-invalid"),
+    errors.DeviceUnknownError: (401, "device-unknown"),
+    errors.NonceExpiredError: (401, "nonce-expired"),
+    errors.SignatureInvalidError: (401, "signature-invalid"),
+    errors.CodeUnknownError: (403, "code-unknown"),
+    errors.CodeUsedError: (403, "code-used"),
+    errors.CodeExpiredError: (403, "code-expired"),
+    errors.ProofInvalidError: (403, "proof-invalid"),
+    errors.NotFoundError: (404, "not-found"),
+    errors.LogUnknownError: (404, "log-unknown"),
+    errors.AlreadyExistsError: (409, "already-exists"),
+    errors.LogGapError: (409, "log-gap"),
+    errors.LogForkError: (409, "log-fork"),
+    errors.RootMismatchError: (409, "root-mismatch"),
+    errors.HeldConflictError: (409, "held-conflict"),
+    errors.CheckpointInvalidError: (422, "checkpoint-invalid"),
+    errors.EntryInvalidError: (422, "entry-invalid"),
+    errors.DatabaseUnavailableError: (503, "database-unavailable"),
+}
+
+
+def reply(message: Message, status: int = 200) -> Response:
+    """Return a message as JSON."""
+    return Response(
+        message.model_dump_json(), status, media_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+
+
+def reply_json(value: Any, status: int = 200) -> Response:
+    """Return plain values as JSON."""
+    return Response(orjson.dumps(value), status, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def problem(request: Request, error: errors.CentralCommandError) -> Response:
+    """Return an error as a problem document (RFC 9457)."""
+    status, code = next((_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS), (500, "internal"))
+    if status >= 500:
+        _log.error("request_id=%s %s: %s", request_id(request), code, error, exc_info=error)
+    body = {
+        "type": PROBLEM + code,
+        "title": code.replace("-", " "),
+        "status": status,
+        "detail": str(error),
+        "request_id": request_id(request),
+        **error.members,
+    }
+    headers = {"Retry-After": "30"} if status == 503 else {}
+    return Response(orjson.dumps(body), status, media_type="application/problem+json", headers=headers)
+
+
+def request_id(request: Request) -> str:
+    """Return the id by which the log and the caller name this request."""
+    return str(request.scope.get("cc.request_id", "-"))
+
+
+async def read(request: Request, kind: type[AnyMessage]) -> AnyMessage:
+    """Return the body as a message; BadBodyError says which member is wrong, and never repeats its value."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise errors.UnsupportedBodyError("The body must be application/json.")
+    body = await read_body(request, JSON_LIMIT)
+    try:
+        return kind.model_validate_json(body)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise errors.BadBodyError(f"{where}: {first['msg']}") from error
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the body, unpacked when it is gzip, of at most `limit` bytes either way."""
+    packed = await _read_raw(request, limit)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding == "identity":
+        return packed
+    if encoding != "gzip":
+        raise errors.UnsupportedBodyError("The body's encoding must be gzip or identity.")
+    return unpack(packed, limit)
+
+
+def unpack(packed: bytes, limit: int) -> bytes:
+    """Return what one gzip member holds; TooLargeError before more than `limit` bytes are unpacked."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        body = unpacker.decompress(packed, limit + 1)
+    except zlib.error as error:
+        raise errors.BadBodyError("The body is not gzip.") from error
+    if len(body) > limit:
+        raise errors.TooLargeError(f"The unpacked body is larger than {limit} bytes.")
+    if not unpacker.eof or unpacker.unused_data:
+        raise errors.BadBodyError("The gzip body is cut off, or something follows it.")
+    return body
+
+
+async def _read_raw(request: Request, limit: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise errors.TooLargeError(f"The body is larger than {limit} bytes.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+class RequestLog:
+    """Middleware: gives each request its id, and writes one line when it is done. No body, query or credential."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        scope["cc.request_id"] = secrets.token_hex(8)
+        began, status = time.perf_counter(), 500
+
+        async def sending(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", scope["cc.request_id"].encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sending)
+        finally:
+            took_ms = (time.perf_counter() - began) * 1000
+            _log.info(
+                "request_id=%s %s %s %d %.1fms", scope["cc.request_id"], scope["method"], scope["path"], status, took_ms
+            )

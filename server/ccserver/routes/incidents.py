@@ -1,0 +1,39 @@
+"""Incidents and pattern statistics, as appliances report them."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ccserver import auth, context
+from ccserver.errors import BadBodyError
+from ccserver.http import Caller, Endpoint, read, reply
+from ccserver.queries import incidents, pattern_stats
+from ccshared.messages import IncidentReports, IncidentsKept, PatternReports
+
+
+async def report(request: Request) -> Response:
+    """Keep the newest revision of each incident, and say which that is."""
+    device, said = auth.device(request), await read(request, IncidentReports)
+    _each_once([incident.id for incident in said.incidents])
+    async with context.of(request).db.appliance(device.site_id, device.appliance_id) as scope:
+        kept = await incidents.upsert(scope, said.incidents)
+    return reply(IncidentsKept(incidents=kept))
+
+
+async def report_patterns(request: Request) -> Response:
+    """Replace the appliance's totals by newer ones."""
+    device, said = auth.device(request), await read(request, PatternReports)
+    _each_once([pattern.pattern_signature for pattern in said.patterns])
+    async with context.of(request).db.appliance(device.site_id, device.appliance_id) as scope:
+        await pattern_stats.upsert(scope, said)
+    return Response(status_code=204)
+
+
+def _each_once(ids: list[str]) -> None:
+    if len(set(ids)) != len(ids):
+        raise BadBodyError("The same id stands in the list twice.")
+
+
+ENDPOINTS = [
+    Endpoint("PUT", "/agent/v1/incidents", report, Caller.DEVICE, IncidentReports, {200: IncidentsKept}),
+    Endpoint("PUT", "/agent/v1/patterns", report_patterns, Caller.DEVICE, PatternReports, {204: None}),
+]

@@ -1,0 +1,71 @@
+"""An appliance's evidence log: its epochs, their heads, and appending to them."""
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ccserver import appending, auth, context
+from ccserver.errors import BadBodyError, EntryInvalidError, LogUnknownError, NotFoundError
+from ccserver.http import Caller, Endpoint, read_body, reply
+from ccserver.queries import evidence_logs
+from ccserver.witness import Log
+from ccshared import batch
+from ccshared.messages import Epochs, Head
+
+_EPOCH = re.compile(r"(?:0|[1-9][0-9]{0,9})-[0-9a-f]{8}")
+
+
+async def list_epochs(request: Request) -> Response:
+    """Return all epochs that arrived from this appliance, oldest first."""
+    device, ctx = auth.device(request), context.of(request)
+    async with ctx.db.appliance(device.site_id, device.appliance_id) as scope:
+        logs = await evidence_logs.list_of_appliance(scope)
+    return reply(Epochs(epochs=[_head(ctx, log) for log in logs]))
+
+
+async def show_head(request: Request) -> Response:
+    """Return what is stored of an epoch, with its receipt."""
+    device, ctx = auth.device(request), context.of(request)
+    async with ctx.db.appliance(device.site_id, device.appliance_id) as scope:
+        log = await evidence_logs.find(scope, _epoch(request))
+    if log is None:
+        raise LogUnknownError
+    return reply(_head(ctx, log))
+
+
+async def append(request: Request) -> Response:
+    """Append a batch to the log; the same batch again gets the same receipt, because agents retry."""
+    device, ctx, epoch = auth.device(request), context.of(request), _epoch(request)
+    body = await read_body(request, batch.MAX_BYTES)
+    async with ctx.batches:
+        log = await appending.append(ctx, device, epoch, _read_batch(body))
+    head = _head(ctx, log)
+    return reply(head, 200 if head.receipt else 202)
+
+
+def _read_batch(body: bytes) -> batch.Batch:
+    try:
+        return batch.read(body)
+    except batch.BadBatchError as error:
+        if error.seq is not None:
+            raise EntryInvalidError(f"Entry {error.seq} is refused: {error}.", seq=error.seq) from error
+        raise BadBodyError(f"The body is not a batch: {error}.") from error
+
+
+def _epoch(request: Request) -> str:
+    epoch = str(request.path_params["epoch"])
+    if not _EPOCH.fullmatch(epoch):
+        raise NotFoundError
+    return epoch
+
+
+def _head(ctx: context.Context, log: Log) -> Head:
+    return Head(epoch=log.epoch, size=log.size, receipt=appending.receipt_of(ctx, log))
+
+
+ENDPOINTS = [
+    Endpoint("GET", "/agent/v1/log", list_epochs, Caller.DEVICE, None, {200: Epochs}),
+    Endpoint("GET", "/agent/v1/log/{epoch}", show_head, Caller.DEVICE, None, {200: Head}),
+    Endpoint("POST", "/agent/v1/log/{epoch}/entries", append, Caller.DEVICE, None, {200: Head, 202: Head}),
+]

@@ -1,0 +1,87 @@
+"""The serving process: a database that is fit, a port that is ours, then uvicorn until a signal."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from ccserver import app, health, keys
+from ccserver.config import Config
+from ccserver.errors import CentralCommandError
+from ccserver.scope import Database, open_pool
+
+
+class PortError(CentralCommandError):
+    """The address cannot be listened on."""
+
+
+def run(config: Config, database_url: str) -> None:
+    """Serve until SIGINT or SIGTERM; every reason not to start is raised before anything listens."""
+    log_to_stderr()
+    server_keys = keys.load(config.key_file)
+    asyncio.run(_check_url(database_url))
+    listener = _listen(config)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught once more when it is done
+        signal.signal(number, lambda *_: None)
+    logging.getLogger("ccserver").info("%s serves %s on %s:%d", server_keys.server, config.public_url, *_at(listener))
+    with listener:
+        uvicorn.Server(
+            uvicorn.Config(
+                app.make(config, database_url),
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=75,  # appliances come once a minute; a connection kept is a handshake saved
+                timeout_graceful_shutdown=5,
+            )
+        ).run(sockets=[listener])
+
+
+def log_to_stderr() -> None:
+    """Write one line a record to standard error."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+async def check(database: Database) -> None:
+    """Refuse an unfit database."""
+    await health.check_database(database)
+
+
+async def _check_url(database_url: str) -> None:
+    database = await open_pool(database_url, min_size=1, max_size=1)
+    try:
+        await check(database)
+    finally:
+        await database.close()
+
+
+def _listen(config: Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise PortError(
+            f"{config.host}:{config.port} cannot be listened on ({error.strerror}): set CCSERVER_LISTEN to another"
+            " address, or stop what listens there."
+        ) from error
+    return listener
+
+
+def _at(listener: socket.socket) -> tuple[str, int]:
+    name = listener.getsockname()
+    return str(name[0]), int(name[1])

@@ -1,0 +1,164 @@
+"""The witness's rule: what of a batch is new, and whether it may be cosigned. Values in, values out.
+
+One log row, locked, and one batch; whatever does not fit raises the error that the field would say.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ccserver import errors
+from ccshared import entries, merkle, notes
+from ccshared.batch import Batch, Stub
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log as stored: `compact` are the right-edge roots over its `size` leaves, each 32 bytes.
+
+    `held_size` and `held_root` are set while the appliance's own receipt shows that this server once held more.
+    """
+
+    id: int
+    epoch: str
+    origin: str
+    public_key: bytes
+    size: int
+    last_leaf: bytes | None
+    compact: Sequence[bytes]
+    checkpoint: str | None
+    cosigned_at: int | None
+    witness_name: str | None
+    held_size: int | None = None
+    held_root: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One new line of a log: an entry, or the bare leaf of a stub with its reason."""
+
+    seq: int
+    leaf: bytes
+    entry: entries.Entry | None
+    missing_reason: str | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the appliance holds a receipt for."""
+
+    size: int
+    root: bytes
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to store: `lines` from the log's size on, then its new size, compact range and checkpoint.
+
+    `held` is what must be reached before anything is cosigned; None when this step may be.
+    """
+
+    lines: Sequence[Line]
+    size: int
+    compact: Sequence[bytes]
+    checkpoint: str
+    held: Held | None
+
+
+class ForkError(errors.LogForkError):
+    """Another entry is stored at this place of the log; both are kept."""
+
+    def __init__(self, seq: int, leaf: bytes, payload: bytes | None, checkpoint: str) -> None:
+        super().__init__(None, seq=seq)
+        self.seq, self.leaf, self.payload, self.checkpoint = seq, leaf, payload, checkpoint
+
+
+def examine(log: Log, batch: Batch, stored: Sequence[bytes], witnesses: Mapping[str, bytes]) -> Step | None:
+    """Return the step that stores what is new of a batch, or None when nothing is.
+
+    `stored` are the leaves from `batch.first` up to the batch's end or the log's, whichever comes first.
+    Raises LogGapError, ForkError, CheckpointInvalidError, EntryInvalidError, RootMismatchError or HeldConflictError.
+    """
+    if batch.first > log.size:
+        raise errors.LogGapError(None, expected_seq=log.size)
+    checkpoint = _read_checkpoint(log, batch)
+    _compare_stored(batch, stored)
+    new = batch.lines[len(stored) :]
+    if not new:
+        return None
+    lines = _read_lines(log, new)
+    held = _held(log, batch, witnesses)
+    compact = _extend(log, lines, held)
+    if merkle.root_of(compact) != checkpoint.root:
+        raise errors.RootMismatchError
+    still_held = held if held is not None and held.size > checkpoint.size else None
+    return Step(lines, checkpoint.size, compact, batch.checkpoint, still_held)
+
+
+def _read_checkpoint(log: Log, batch: Batch) -> notes.Checkpoint:
+    try:
+        checkpoint = notes.read_checkpoint(batch.checkpoint, log.public_key)
+    except notes.BadNoteError as error:
+        raise errors.CheckpointInvalidError(f"The checkpoint is refused: {error}.") from error
+    if checkpoint.origin != log.origin or checkpoint.size != batch.end:
+        raise errors.CheckpointInvalidError
+    return checkpoint
+
+
+def _compare_stored(batch: Batch, stored: Sequence[bytes]) -> None:
+    for place, leaf in enumerate(stored):
+        line = batch.lines[place]
+        sent = line.leaf if isinstance(line, Stub) else merkle.leaf_hash(line)
+        if sent != leaf:
+            payload = None if isinstance(line, Stub) else line
+            raise ForkError(batch.first + place, sent, payload, batch.checkpoint)
+
+
+def _read_lines(log: Log, new: Sequence[bytes | Stub]) -> list[Line]:
+    prev = log.last_leaf.hex() if log.last_leaf else entries.GENESIS_PREV
+    lines = []
+    for seq, sent in enumerate(new, log.size):
+        line = _read_line(log, seq, sent, prev)
+        lines.append(line)
+        prev = line.leaf.hex()
+    return lines
+
+
+def _read_line(log: Log, seq: int, sent: bytes | Stub, prev: str) -> Line:
+    if isinstance(sent, Stub):
+        if seq == 0:
+            raise errors.EntryInvalidError("A log begins with a genesis entry, not with a stub.", seq=0)
+        return Line(seq, sent.leaf, None, str(sent.why))
+    try:
+        entry = entries.read(sent, log.origin, seq, prev)
+    except entries.BadEntryError as error:
+        raise errors.EntryInvalidError(f"Entry {seq} is refused: {error}.", seq=seq) from error
+    if seq == 0 and entry.body.get("public_key") != log.public_key.hex():
+        raise errors.EntryInvalidError("The genesis entry names another key than the registered one.", seq=0)
+    return Line(seq, entry.leaf, entry, None)
+
+
+def _held(log: Log, batch: Batch, witnesses: Mapping[str, bytes]) -> Held | None:
+    """What must be reached before anything is cosigned: the larger of the row's and the batch's, if beyond the row."""
+    found = Held(log.held_size, log.held_root) if log.held_size is not None and log.held_root is not None else None
+    if batch.held is None:
+        return found
+    try:
+        receipt = notes.read_receipt(batch.held, log.public_key, dict(witnesses))
+    except notes.BadNoteError:
+        return found  # not ours: it proves nothing
+    shown = receipt.checkpoint
+    if shown.origin != log.origin or shown.size <= max(log.size, found.size if found else 0):
+        return found
+    return Held(shown.size, shown.root)
+
+
+def _extend(log: Log, lines: Sequence[Line], held: Held | None) -> list[bytes]:
+    leaves = [line.leaf for line in lines]
+    size, compact = log.size, list(log.compact)
+    if held is not None and size < held.size <= size + len(leaves):
+        until = held.size - size
+        size, compact = merkle.extend(size, compact, leaves[:until])
+        if merkle.root_of(compact) != held.root:
+            raise errors.HeldConflictError
+        leaves = leaves[until:]
+    return merkle.extend(size, compact, leaves)[1]
