@@ -5,6 +5,7 @@ A strict subset of RFC 8785: UTF-8, keys `[a-z0-9_]{1,64}` sorted by byte, no wh
 """
 
 import re
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -15,6 +16,8 @@ MAX_DEPTH = 16
 Json = dict[str, "Json"] | list["Json"] | str | int | bool | None
 
 _KEY = re.compile(r"[a-z0-9_]{1,64}")
+# Exactly these types: a subclass may print as something else.
+_TYPES = frozenset({dict, list, str, int, bool, type(None)})
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
@@ -24,6 +27,8 @@ class NotCanonicalError(ValueError):
 
 def write(value: dict[str, Any], limit: int = MAX_BYTES) -> bytes:
     """Return the canonical bytes of an object; NotCanonicalError when it has none."""
+    if type(value) is not dict:
+        raise NotCanonicalError("not an object")
     _walk(value)
     return _dump(value, limit)
 
@@ -59,28 +64,27 @@ def _dump(value: dict[str, Any], limit: int) -> bytes:
 
 
 def _walk(value: dict[str, Any]) -> None:
-    """Check types, keys and depth, level by level: depth is known before anything nests deeper."""
-    level: list[Any] = [value]
+    """Check types, keys and depth, a level at a time, so that depth is known before anything nests deeper."""
+    objects: list[dict[Any, Any]] = [value]
+    lists: list[list[Any]] = []
     for _ in range(MAX_DEPTH):
-        level = [child for container in level for child in _containers_in(container)]
-        if not level:
+        _check_keys(set(chain.from_iterable(objects)))
+        children = list(chain(*map(dict.values, objects), *lists))
+        kinds = set(map(type, children))
+        _check_types(kinds)
+        objects = [child for child in children if type(child) is dict] if dict in kinds else []
+        lists = [child for child in children if type(child) is list] if list in kinds else []
+        if not objects and not lists:
             return
     raise NotCanonicalError(f"more than {MAX_DEPTH} nested containers")
 
 
-def _containers_in(container: Any) -> list[Any]:
-    children = container
-    if type(container) is dict:
-        if not all(type(key) is str and _KEY.fullmatch(key) for key in container):
-            raise NotCanonicalError("a key that is not [a-z0-9_]{1,64}")
-        children = container.values()
-    found = []
-    for child in children:
-        kind = type(child)
-        if kind is dict or kind is list:
-            found.append(child)
-        elif kind not in (str, int, bool, type(None)):
-            raise NotCanonicalError(
-                f"a {kind.__name__} where only text, integer, true, false and null may stand"
-            )
-    return found
+def _check_keys(keys: set[Any]) -> None:
+    if not all(type(key) is str and _KEY.fullmatch(key) for key in keys):
+        raise NotCanonicalError("a key that is not [a-z0-9_]{1,64}")
+
+
+def _check_types(kinds: set[type]) -> None:
+    if not kinds <= _TYPES:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds - _TYPES))
+        raise NotCanonicalError(f"{names} where only objects, lists, text, integers, true, false and null may stand")

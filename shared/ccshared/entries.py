@@ -1,6 +1,7 @@
 """Evidence entries: the ten members of a payload, made and read strictly."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,6 @@ from ccshared.vocabulary import Clock, Kind
 
 GENESIS_PREV = "0" * 64
 MAX_RECOVERED_BYTES = 520 * 1024
-
-_MEMBERS = frozenset({"v", "log", "seq", "prev", "kind", "id", "at", "clock", "salt", "body"})
-_HEX32 = re.compile(r"[0-9a-f]{32}")
-_HEX64 = re.compile(r"[0-9a-f]{64}")
-_KIND = re.compile(r"[a-z_]{1,32}")
-_CLOCKS = frozenset(Clock)
 
 
 class BadEntryError(ValueError):
@@ -101,21 +96,32 @@ def _limit(kind: object) -> int:
 
 
 def _check_shape(members: dict[str, Any]) -> None:
-    if members.keys() != _MEMBERS:
+    if members.keys() != _FORMS.keys():
         raise BadEntryError("not exactly the ten members")
-    if not _is_count(members["v"]) or members["v"] != 1:
-        raise BadEntryError("v is not 1")
-    for name in ("seq", "at"):
-        if not _is_count(members[name]):
-            raise BadEntryError(f"{name} is not an integer of 0 or more")
-    for name, pattern in (("prev", _HEX64), ("id", _HEX32), ("salt", _HEX32), ("kind", _KIND)):
-        if type(members[name]) is not str or not pattern.fullmatch(members[name]):
+    for name, fits in _FORMS.items():
+        if not fits(members[name]):
             raise BadEntryError(f"{name} has another form")
-    if type(members["log"]) is not str or type(members["body"]) is not dict:
-        raise BadEntryError("log is not text, or body not an object")
-    if type(members["clock"]) is not str or members["clock"] not in _CLOCKS:
-        raise BadEntryError("clock is not sync, unsync or stepped")
 
 
 def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
+
+
+def _whole(pattern: str) -> Callable[[object], bool]:
+    matches = re.compile(pattern).fullmatch
+    return lambda value: type(value) is str and matches(value) is not None
+
+
+# true and 1.0 equal 1, and StrEnum members equal their text: every form asks for the exact type first.
+_FORMS: dict[str, Callable[[object], bool]] = {
+    "v": lambda value: type(value) is int and value == 1,
+    "log": lambda value: type(value) is str,
+    "seq": _is_count,
+    "prev": _whole("[0-9a-f]{64}"),
+    "kind": _whole("[a-z_]{1,32}"),
+    "id": _whole("[0-9a-f]{32}"),
+    "at": _is_count,
+    "clock": _whole("|".join(Clock)),
+    "salt": _whole("[0-9a-f]{32}"),
+    "body": lambda value: type(value) is dict,
+}

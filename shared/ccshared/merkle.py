@@ -25,10 +25,8 @@ def extend(size: int, compact: Sequence[bytes], leaves: Iterable[bytes]) -> tupl
 
     ValueError when the range does not fit the size.
     """
-    if len(compact) != size.bit_count():
-        raise ValueError(
-            f"a tree of {size} leaves has {size.bit_count()} right-edge roots, not {len(compact)}"
-        )
+    if size < 0 or len(compact) != size.bit_count():
+        raise ValueError(f"a tree of {size} leaves has {size.bit_count()} right-edge roots, not {len(compact)}")
     roots = list(compact)
     for leaf in leaves:
         node, carry = leaf, size
@@ -57,8 +55,7 @@ def root(leaves: Sequence[bytes]) -> bytes:
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """Return the audit path of leaf `index` (RFC 6962, 2.1.1), nearest sibling first."""
-    if not 0 <= index < len(leaves):
-        raise ValueError(f"no leaf {index} in a tree of {len(leaves)}")
+    _check_place(index, len(leaves))
     path: list[bytes] = []
     low, high = 0, len(leaves)
     while high - low > 1:
@@ -73,9 +70,13 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
 
 def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
-    """Return the root that a proof leads to (RFC 9162, 2.1.3.2); ValueError when it has the wrong length."""
-    if not 0 <= index < size:
-        raise ValueError(f"no leaf {index} in a tree of {size}")
+    """Return the root that a proof leads to (RFC 9162, 2.1.3.2); ValueError when it cannot be one.
+
+    Every hash must be 32 bytes: 31 and 33 would be hashed to the same node.
+    """
+    _check_place(index, size)
+    if any(len(node) != 32 for node in (leaf, *proof)):
+        raise ValueError("a hash that is not 32 bytes")
     node, last = leaf, size - 1
     for sibling in proof:
         if last == 0:
@@ -90,3 +91,8 @@ def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[byte
     if last:
         raise ValueError("the proof is too short")
     return node
+
+
+def _check_place(index: int, size: int) -> None:
+    if not 0 <= index < size:
+        raise ValueError(f"no leaf {index} in a tree of {size}")

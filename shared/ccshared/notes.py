@@ -18,9 +18,7 @@ MAX_NUMBER = 2**53
 
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
 _NAME = re.compile(r"[!-*,-~]{1,255}")  # printable ASCII without space and plus
-_ORIGIN = re.compile(
-    r"([0-9a-z.-]{1,128})/log/([0-9a-z-]{1,64})/((?:0|[1-9][0-9]{0,9})-[0-9a-f]{8})"
-)
+_ORIGIN = re.compile(r"([0-9a-z.-]{1,128})/log/([0-9a-z-]{1,64})/((?:0|[1-9][0-9]{0,9})-[0-9a-f]{8})")
 
 
 class BadNoteError(ValueError):
@@ -84,14 +82,12 @@ def parse_vkey(text: str, algorithm: int) -> tuple[str, bytes]:
     name, plus, rest = text.partition("+")
     blob = _unb64(rest.partition("+")[2])
     key = blob[1:]
-    if (
-        not plus
-        or not _NAME.fullmatch(name)
-        or len(key) != 32
-        or text != vkey(name, algorithm, key)
-    ):
+    if not plus or not _NAME.fullmatch(name) or len(key) != 32 or text != vkey(name, algorithm, key):
         raise BadNoteError("not a verifier key of this kind")
-    ed25519.check_key(key)
+    try:
+        ed25519.check_key(key)
+    except ed25519.BadKeyError as error:
+        raise BadNoteError("a verifier key that verifiers could disagree on") from error
     return name, key
 
 
@@ -99,9 +95,7 @@ def sign_checkpoint(checkpoint: Checkpoint, seed: bytes) -> str:
     """Return the checkpoint as a note signed by the epoch's key, whose name is the origin."""
     text = checkpoint.text
     signature = ed25519.sign(seed, text.encode())
-    return (
-        text + "\n" + _line(checkpoint.origin, LOG_ALGORITHM, ed25519.public_key(seed), signature)
-    )
+    return text + "\n" + _line(checkpoint.origin, LOG_ALGORITHM, ed25519.public_key(seed), signature)
 
 
 def read_checkpoint(note: str, key: bytes) -> Checkpoint:

@@ -6,6 +6,7 @@ A line per part; exit 0 only when all agree. A part that is not known here is an
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,33 @@ from ccshared import canonical, ed25519, entries, merkle, notes
 Vectors = dict[str, Any]
 
 
-class Disagreement(Exception):
+class DisagreementError(Exception):
     """The vectors and this implementation disagree."""
 
 
 def run(vectors: Vectors) -> list[tuple[str, str | None]]:
     """Return (part, why it disagrees or None) for every part of the file."""
-    results: list[tuple[str, str | None]] = []
-    for part in vectors:
-        if part in _GIVEN:
-            continue
-        try:
-            if part not in _PARTS:
-                raise Disagreement("this part is not known here")
-            results.append((f"{part}: {_PARTS[part](vectors)}", None))
-        except Disagreement as error:
-            results.append((part, str(error)))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            results.append((part, f"could not be judged: {error!r}"))
+    results = [_judge(part, vectors) for part in vectors if part not in _GIVEN]
     missing = [part for part in _PARTS if part not in vectors]
     return results + [(part, "missing from the file") for part in missing]
 
 
+def _judge(part: str, vectors: Vectors) -> tuple[str, str | None]:
+    if part not in _PARTS:
+        return part, "this part is not known here"
+    if not vectors[part]:
+        return part, "empty, so it proves nothing"
+    try:
+        return f"{part}: {_PARTS[part](vectors)}", None
+    except DisagreementError as error:
+        return part, str(error)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        return part, f"could not be judged: {error!r}"
+
+
 def _require(condition: bool, why: str) -> None:
     if not condition:
-        raise Disagreement(why)
+        raise DisagreementError(why)
 
 
 def _refused(act: Callable[[], object], why: str, *errors: type[Exception]) -> None:
@@ -46,7 +49,7 @@ def _refused(act: Callable[[], object], why: str, *errors: type[Exception]) -> N
         act()
     except errors:
         return
-    raise Disagreement(f"accepted, though: {why}")
+    raise DisagreementError(f"accepted, though: {why}")
 
 
 def _logs(vectors: Vectors) -> str:
@@ -64,8 +67,7 @@ def _leaves_of(log: dict[str, Any], origin: str, number: int) -> list[bytes]:
     for seq, text in enumerate(log["payloads"]):
         payload = text.encode()
         entry = entries.read(payload, origin, seq, prev)
-        again = {key: value for key, value in canonical.read(payload).items()}
-        _require(canonical.write(again) == payload, f"log {number}: entry {seq} re-written")
+        _require(canonical.write(canonical.read(payload)) == payload, f"log {number}: entry {seq} re-written")
         prev = entry.leaf.hex()
         leaves.append(entry.leaf)
     _require([leaf.hex() for leaf in leaves] == log["leaves"], f"log {number}: leaves")
@@ -76,24 +78,18 @@ def _check_inclusion(log: dict[str, Any], leaves: list[bytes], number: int) -> N
     index, wanted = log["inclusion"]["index"], log["inclusion"]["proof"]
     proof = merkle.inclusion_proof(leaves, index)
     _require([node.hex() for node in proof] == wanted, f"log {number}: inclusion proof made")
-    root = merkle.root_from_inclusion(
-        leaves[index], index, len(leaves), [bytes.fromhex(node) for node in wanted]
-    )
+    root = merkle.root_from_inclusion(leaves[index], index, len(leaves), [bytes.fromhex(node) for node in wanted])
     _require(root.hex() == log["root"], f"log {number}: inclusion proof checked")
 
 
-def _check_receipt(
-    receipt: dict[str, Any], leaves: list[bytes], vectors: Vectors, number: int
-) -> None:
+def _check_receipt(receipt: dict[str, Any], leaves: list[bytes], vectors: Vectors, number: int) -> None:
     agent, server = (
         bytes.fromhex(vectors["agent_seed_hex"]),
         bytes.fromhex(vectors["server_seed_hex"]),
     )
     size = receipt["size"]
     checkpoint = notes.Checkpoint(vectors["origin"], size, merkle.root(leaves[:size]))
-    made = notes.cosign(
-        notes.sign_checkpoint(checkpoint, agent), vectors["server"], server, vectors["cosigned_at"]
-    )
+    made = notes.cosign(notes.sign_checkpoint(checkpoint, agent), vectors["server"], server, vectors["cosigned_at"])
     _require(made == receipt["note"], f"log {number}: receipt of size {size} made byte for byte")
     read = notes.read_receipt(receipt["note"], *_keys(vectors))
     _require(
@@ -146,18 +142,13 @@ def _payloads_accepted(vectors: Vectors) -> str:
                 f"re-written otherwise: {case['why']}",
             )
         except canonical.NotCanonicalError as error:
-            raise Disagreement(f"refused ({error}), though: {case['why']}") from error
+            raise DisagreementError(f"refused ({error}), though: {case['why']}") from error
     return f"{len(vectors['payloads_accepted'])} accepted"
 
 
 def _payloads_refused(vectors: Vectors) -> str:
     for case in vectors["payloads_refused"]:
-        payload = _text(case)
-        _refused(
-            lambda payload=payload: canonical.read(payload),
-            case["why"],
-            canonical.NotCanonicalError,
-        )
+        _refused(partial(canonical.read, _text(case)), case["why"], canonical.NotCanonicalError)
     return f"{len(vectors['payloads_refused'])} refused"
 
 
@@ -170,13 +161,13 @@ def _entries_accepted(vectors: Vectors) -> str:
         try:
             _read_entry(case)
         except entries.BadEntryError as error:
-            raise Disagreement(f"refused ({error}), though: {case['why']}") from error
+            raise DisagreementError(f"refused ({error}), though: {case['why']}") from error
     return f"{len(vectors['entries_accepted'])} accepted"
 
 
 def _entries_refused(vectors: Vectors) -> str:
     for case in vectors["entries_refused"]:
-        _refused(lambda case=case: _read_entry(case), case["why"], entries.BadEntryError)
+        _refused(partial(_read_entry, case), case["why"], entries.BadEntryError)
     return f"{len(vectors['entries_refused'])} refused"
 
 
@@ -192,16 +183,16 @@ def _notes_refused(vectors: Vectors) -> str:
     try:
         accept(vectors["notes_refused"]["good"])
     except notes.BadNoteError as error:
-        raise Disagreement(f"the good note was refused: {error}") from error
+        raise DisagreementError(f"the good note was refused: {error}") from error
     for case in vectors["notes_refused"]["bad"]:
-        _refused(lambda case=case: accept(case["note"]), case["why"], notes.BadNoteError)
+        _refused(partial(accept, case["note"]), case["why"], notes.BadNoteError)
     return f"{len(vectors['notes_refused']['bad'])} refused, the good one accepted"
 
 
 def _keys_refused(vectors: Vectors) -> str:
     for case in vectors["keys_refused"]:
         key = bytes.fromhex(case["key"])
-        _refused(lambda key=key: ed25519.check_key(key), case["why"], ed25519.BadKeyError)
+        _refused(partial(ed25519.check_key, key), case["why"], ed25519.BadKeyError)
     return f"{len(vectors['keys_refused'])} refused"
 
 
@@ -213,9 +204,7 @@ def _signatures(vectors: Vectors) -> str:
             valid = True
         except (ed25519.BadKeyError, ed25519.BadSignatureError):
             valid = False
-        _require(
-            valid == case["valid"], f"{'accepted' if valid else 'refused'}, though: {case['why']}"
-        )
+        _require(valid == case["valid"], f"{'accepted' if valid else 'refused'}, though: {case['why']}")
     return f"{len(vectors['signatures'])} judged alike"
 
 

@@ -91,3 +91,59 @@ class Role(StrEnum):
     TECHNICIAN = "technician"
     VIEWER = "viewer"
     AUDITOR = "auditor"
+
+
+class Purpose(StrEnum):
+    """Why a one-time link to choose a password was made."""
+
+    INVITATION = "invitation"
+    RESET = "reset"
+
+
+class SettingLevel(StrEnum):
+    """Where a setting is made; the nearest to an appliance wins."""
+
+    PLATFORM = "platform"
+    PARTNER = "partner"
+    SITE = "site"
+    APPLIANCE = "appliance"
+
+
+class Risk(StrEnum):
+    """How much a runbook can break; high risk takes a second person."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class OrderStatus(StrEnum):
+    """The life of an order."""
+
+    PENDING = "pending"
+    ACKNOWLEDGED = "acknowledged"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+
+
+class RuleStatus(StrEnum):
+    """The life of a learned rule."""
+
+    CANDIDATE = "candidate"
+    REJECTED = "rejected"
+    CANARY = "canary"
+    ACTIVE = "active"
+    DEMOTED = "demoted"
+
+
+class ChannelKind(StrEnum):
+    """How people are told."""
+
+    EMAIL = "email"
+    WEBHOOK = "webhook"
+    SLACK = "slack"
+    PAGERDUTY = "pagerduty"
