@@ -3,7 +3,6 @@
 A row carries (epoch number, revision), bumped by every change the server should hear of; the newest wins there.
 """
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import orjson
 
 from ccagent.scrubbing import Scrubbed
-from ccagent.store import Tx
+from ccagent.store import Rows, Tx
 from ccshared import patterns
 from ccshared.messages import (
     MAX_INCIDENTS,
@@ -257,7 +256,7 @@ def _raw_data(finding: Scrubbed) -> dict[str, Any]:
     }
 
 
-def _named(rows: sqlite3.Cursor) -> list[dict[str, Any]]:
+def _named(rows: Rows) -> list[dict[str, Any]]:
     names = [column[0] for column in rows.description]
     return [dict(zip(names, row, strict=True)) for row in rows]
 

@@ -59,6 +59,21 @@ class Places:
         return self.state_dir / "head.mark"
 
     @property
+    def ballast(self) -> Path:
+        """A mebibyte that is given up when the disk is full."""
+        return self.state_dir / "ballast"
+
+    @property
+    def quarantine(self) -> Path:
+        """Where damaged databases are kept, a directory each, named by when they were found."""
+        return self.state_dir / "quarantine"
+
+    @property
+    def salvaging(self) -> Path:
+        """Names the directory in quarantine that is being salvaged; it is there only meanwhile."""
+        return self.state_dir / "salvaging"
+
+    @property
     def socket(self) -> Path:
         """The local socket, at most 107 bytes.
 

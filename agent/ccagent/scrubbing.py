@@ -58,7 +58,7 @@ def scrub(key: bytes, finding: Finding) -> Scrubbed:
             )
         )
     except (phi.ScrubError, canonical.NotCanonicalError):
-        return Scrubbed(findings.unknown(finding.check, _host(key, finding.host_id), WITHHELD, {}))
+        return Scrubbed(findings.unknown(finding.check, host(key, finding.host_id), WITHHELD, {}))
 
 
 def _words_of(finding: Finding) -> dict[str, Any]:
@@ -79,11 +79,13 @@ def _fit(facts: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _host(key: bytes, host_id: str) -> str:
+def host(key: bytes, host_id: str) -> str:
+    """Return a host's name as it may leave this machine: one that carries a room or a patient is a token."""
     try:
-        return phi.scrub_text(key, host_id)
+        scrubbed = phi.scrub(key, {"host_id": host_id})
     except phi.ScrubError:
         return "withheld"
+    return str(scrubbed["host_id"]) if isinstance(scrubbed, dict) else "withheld"
 
 
 def _make_key(path: Path) -> None:

@@ -11,13 +11,15 @@ import logging
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from typing import Any, Self, TypeVar, TypeVarTuple
 
-from ccagent import head_mark
+from ccagent import head_mark, room
 from ccagent.head_mark import HeadMark, MarkFile
 from ccagent.places import Places
+from ccagent.room import Ballast
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,9 @@ _PRAGMAS = (
     "mmap_size = 0",
 )
 _MIGRATION = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
+# Beyond the budget, for what must be kept when it is used up: receipts, and counts of what was refused.
+_HEADROOM_BYTES = 1024 * 1024
+_LOOK_FOR_ROOM_S = 10.0
 # After these the connection's picture of the file is not to be trusted.
 _BROKEN = frozenset(
     {
@@ -44,6 +49,8 @@ _BROKEN = frozenset(
         sqlite3.SQLITE_PROTOCOL,
     }
 )
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 
 
 class StoreInUseError(Exception):
@@ -58,15 +65,33 @@ class StoreFailedError(Exception):
     """A commit or read failed below SQL; whether the unit was kept is not known, so do it again."""
 
 
+class DamagedError(Exception):
+    """What the database says is not what was put there; it is to be salvaged before more is done with it."""
+
+
+class StoreDamagedError(StoreUnusableError):
+    """The database cannot be read as one."""
+
+
+Rows = sqlite3.Cursor
+
+
 class Tx:
-    """What a unit or a query may use: SQL, and a new head mark to be written once the transaction is committed."""
+    """What a unit or a query may use: SQL, and a new head mark to be written once the transaction is committed.
 
-    __slots__ = ("connection", "execute", "head_mark")
+    `known` keeps what a unit read or wrote for the next one; it is emptied whenever anything is undone. `budget_pages`
+    is how many pages the file may have, `has_ballast` whether the disk still has its last reserve.
+    """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    __slots__ = ("budget_pages", "connection", "execute", "has_ballast", "head_mark", "known")
+
+    def __init__(self, connection: sqlite3.Connection, budget_pages: int) -> None:
         self.connection = connection
         self.execute = connection.execute
         self.head_mark: HeadMark | None = None
+        self.known: dict[str, Any] = {}
+        self.budget_pages = budget_pages
+        self.has_ballast = True
 
 
 class _Waiting:
@@ -89,40 +114,72 @@ class _Raised:
 
 
 class Store:
-    """The open store. `mark_at_open` is the head mark as the last run left it, None when there was none."""
+    """The open store. `mark_at_open` is the head mark as the last run left it, None when there was none.
+
+    `is_damaged` says that something read was not what was put there.
+    """
 
     def __init__(self, places: Places, lock: int, marks: MarkFile, mark_at_open: HeadMark | None) -> None:
-        self._places = places
+        self.places = places
         self._lock = lock
         self._marks = marks
         self._tx: Tx | None = None
         self._waiting: list[_Waiting] = []
+        self._ballast = Ballast(places.ballast)
+        self._looked_for_room_at = -_LOOK_FOR_ROOM_S
+        self._must_checkpoint = False
+        # Until the mark was found to agree, or what it knows more is on record, it must not be written over.
+        self._mark_withheld = mark_at_open is not None
         self.mark_at_open = mark_at_open
+        self.is_damaged = False
 
     @classmethod
-    def open(cls, places: Places) -> Self:
-        """Take the lock, open the database and bring its schema up to date.
+    def hold(cls, places: Places) -> Self:
+        """Take the lock, and leave the database as it is until it is first used.
 
-        StoreInUseError when another process has it, StoreUnusableError when it cannot be used; each message is one
-        sentence with the next step.
+        StoreInUseError when another process has it, StoreUnusableError when the directory cannot be used; each
+        message is one sentence with the next step.
         """
         try:
             places.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _take_lock(places)
             try:
                 mark = head_mark.read(places.head_mark)
-                store = cls(places, lock, MarkFile.open(places.head_mark), mark)
+                return cls(places, lock, MarkFile.open(places.head_mark), mark)
             except BaseException:
                 os.close(lock)
                 raise
         except OSError as error:
             raise StoreUnusableError(_unusable(places, error)) from error
+
+    @classmethod
+    def open(cls, places: Places) -> Self:
+        """Take the lock, open the database and bring its schema up to date.
+
+        StoreInUseError and StoreUnusableError as above; StoreDamagedError when it is no database any more.
+        """
+        store = cls.hold(places)
         try:
             store._usable()
         except BaseException:
             store.close()
             raise
         return store
+
+    @property
+    def mark_agrees(self) -> bool:
+        """Whether the database has what the head mark of the last run saw; where it has not, rows vanished."""
+        self._usable()
+        return not self._mark_withheld
+
+    def settle_mark(self) -> None:
+        """Let the mark be written over: what it knew more than the database is on record now."""
+        self._mark_withheld = False
+
+    def release(self) -> None:
+        """Close the database but keep the lock, so that its files can be moved; the next use opens what is there."""
+        self._drop_connection()
+        self.is_damaged = False
 
     async def write(self, unit: Callable[[Tx, *Ts], T], *args: *Ts) -> T:
         """Run `unit(tx, *args)` in its own savepoint and return what it returned, once it is committed.
@@ -151,11 +208,26 @@ class Store:
         try:
             with _only_reading(tx):
                 return query(tx, *args)
+        except DamagedError:
+            self.is_damaged = True
+            raise
         except sqlite3.Error as error:
             self._after(error)
             if _is_broken(error):
                 raise StoreFailedError(f"the store could not be read: {error}") from error
             raise
+
+    def tend(self) -> None:
+        """Free pages that retention emptied, sync the head mark and put the ballast back: to be done now and then."""
+        tx = self._usable()
+        try:
+            tx.connection.executescript("PRAGMA incremental_vacuum(256)")
+            self._marks.sync()
+        except sqlite3.Error as error:
+            self._after(error)
+        except OSError as error:
+            log.warning("the head mark could not be synced: %s", error)
+        tx.has_ballast = self._ballast.put_back()
 
     def close(self) -> None:
         """Commit what waits, close the database and let the lock go; a second time does nothing."""
@@ -188,23 +260,58 @@ class Store:
                 one.future.set_result(outcome)
 
     def _transact(self, units: Sequence[Callable[[Tx], Any]]) -> list[Any]:
-        """Return what each unit returned, or _Raised, after COMMIT."""
+        """Return what each unit returned, or _Raised, after COMMIT; a full disk gets a second try on the ballast."""
+        try:
+            return self._commit(units)
+        except StoreFailedError as error:
+            if not self._gave_up_ballast(error.__cause__):
+                raise
+        return self._commit(units)
+
+    def _commit(self, units: Sequence[Callable[[Tx], Any]]) -> list[Any]:
         tx = self._usable()
         tx.head_mark = None
+        if not tx.has_ballast:
+            self._look_for_room(tx)
         try:
             tx.execute("BEGIN IMMEDIATE")
-            outcomes = [_run(tx, unit) for unit in units]
-            tx.execute("COMMIT")
+            outcomes = [_run_alone(tx, units[0])] if len(units) == 1 else [_run(tx, unit) for unit in units]
+            if tx.connection.in_transaction:
+                tx.execute("COMMIT")
         except BaseException as error:
             self._after(error)
             if isinstance(error, sqlite3.Error):
                 raise StoreFailedError(f"the store could not commit: {error}") from error
             raise
         self._write_mark(tx.head_mark)
+        if any(isinstance(outcome, _Raised) and isinstance(outcome.error, DamagedError) for outcome in outcomes):
+            self.is_damaged = True
         return outcomes
 
+    def _gave_up_ballast(self, error: BaseException | None) -> bool:
+        """Give up the ballast when it was the disk that is full and not our own budget that is used up."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NO_ROOM:
+            return False
+        try:
+            if room.free_bytes(self.places.state_dir) >= room.BALLAST_BYTES or not self._ballast.give_up():
+                return False
+            tx = self._usable()
+        except (OSError, StoreUnusableError) as failure:
+            log.warning("the disk is full, and the ballast could not be given up: %s", failure)
+            return False
+        log.warning("the disk is full: its last mebibyte is kept for what must not be lost")
+        tx.has_ballast = False
+        self._looked_for_room_at = time.monotonic()
+        return True
+
+    def _look_for_room(self, tx: Tx) -> None:
+        now = time.monotonic()
+        if now - self._looked_for_room_at >= _LOOK_FOR_ROOM_S:
+            self._looked_for_room_at = now
+            tx.has_ballast = self._ballast.put_back()
+
     def _write_mark(self, mark: HeadMark | None) -> None:
-        if mark is None:
+        if mark is None or self._mark_withheld:
             return
         try:
             self._marks.write(mark)
@@ -215,20 +322,49 @@ class Store:
         """Undo what is left of a transaction; after an I/O error begin anew with the file as it is."""
         if self._tx is None:
             return
+        self._tx.known.clear()
         try:
             if self._tx.connection.in_transaction:
                 self._tx.execute("ROLLBACK")
         except sqlite3.Error:
             self._drop_connection()
         if _is_broken(error):
+            self.is_damaged = self.is_damaged or _is_damage(error)
+            self._must_checkpoint = True
             self._drop_connection()
 
     def _usable(self) -> Tx:
         if self._tx is None:
             if self._lock < 0:
                 raise StoreUnusableError("the store is closed")
-            self._tx = Tx(_connect(self._places))
+            connection = _connect(self.places)
+            try:
+                self._begin(connection)
+            except BaseException as error:
+                connection.close()
+                if isinstance(error, sqlite3.Error):
+                    raise _failure(self.places, error) from error
+                raise
+        if self._tx is None:
+            raise StoreUnusableError("the store is closed")
         return self._tx
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Take a connection into use, once the file is known to be what the kernel says it is.
+
+        After a failed fsync the kernel calls pages clean that never reached the disk; what is in the log must
+        be written and synced anew before anything is promised on top of it.
+        """
+        if self._must_checkpoint:
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise StoreFailedError("the store could not be written anew after an error")
+            self._must_checkpoint = False
+        tx = Tx(connection, _limit_pages(connection, self.places))
+        tx.has_ballast = self._ballast.put_back()
+        if self._mark_withheld and self.mark_at_open is not None:
+            self._mark_withheld = not _has(tx, self.mark_at_open)
+        self._tx = tx
 
     def _drop_connection(self) -> None:
         tx, self._tx = self._tx, None
@@ -248,6 +384,19 @@ def _only_reading(tx: Tx) -> Iterator[None]:
         tx.execute("PRAGMA query_only = OFF")
 
 
+def _run_alone(tx: Tx, unit: Callable[[Tx], Any]) -> Any:
+    """Run the only unit of a transaction: what it raises undoes the transaction, so it needs no savepoint."""
+    try:
+        return unit(tx)
+    except Exception as error:  # whatever it is, it is the caller's
+        if isinstance(error, sqlite3.Error) and (_is_broken(error) or not tx.connection.in_transaction):
+            raise
+        tx.known.clear()
+        tx.head_mark = None
+        tx.execute("ROLLBACK")
+        return _Raised(error)
+
+
 def _run(tx: Tx, unit: Callable[[Tx], Any]) -> Any:
     """Run a unit in its savepoint; what it raises is returned, unless it has cost the whole transaction."""
     mark = tx.head_mark
@@ -258,6 +407,7 @@ def _run(tx: Tx, unit: Callable[[Tx], Any]) -> Any:
         if isinstance(error, sqlite3.Error) and (_is_broken(error) or not tx.connection.in_transaction):
             raise
         tx.head_mark = mark
+        tx.known.clear()
         tx.execute("ROLLBACK TO unit")
         outcome = _Raised(error)
     tx.execute("RELEASE unit")
@@ -267,6 +417,27 @@ def _run(tx: Tx, unit: Callable[[Tx], Any]) -> Any:
 def _is_broken(error: BaseException) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _BROKEN
+
+
+def _is_damage(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+
+
+def _has(tx: Tx, mark: HeadMark) -> bool:
+    """Return whether the database holds the entry that a head mark names."""
+    row = tx.execute(
+        "SELECT leaf FROM queued_evidence WHERE epoch = ? AND seq = ?", (mark.epoch, mark.size - 1)
+    ).fetchone()
+    return row is not None and row[0].hex() == mark.leaf
+
+
+def _limit_pages(connection: sqlite3.Connection, places: Places) -> int:
+    """Hold the file to its budget and a little headroom, and return the budget in pages."""
+    page_size: int = connection.execute("PRAGMA page_size").fetchone()[0]
+    pages: int = connection.execute("PRAGMA page_count").fetchone()[0]
+    budget = max(room.budget_bytes(pages * page_size, room.free_bytes(places.state_dir)) // page_size, 1)
+    connection.execute(f"PRAGMA max_page_count = {budget + _HEADROOM_BYTES // page_size}")
+    return budget
 
 
 def _take_lock(places: Places) -> int:
@@ -297,7 +468,7 @@ def _connect(places: Places) -> sqlite3.Connection:
             connection.close()
             raise
     except (OSError, sqlite3.Error) as error:
-        raise StoreUnusableError(_unusable(places, error)) from error
+        raise _failure(places, error) from error
     return connection
 
 
@@ -327,6 +498,11 @@ def _schema_files() -> list[str]:
         if (match := _MIGRATION.fullmatch(file.name))
     }
     return [found[number].read_text("utf-8") for number in range(1, len(found) + 1)]
+
+
+def _failure(places: Places, error: OSError | sqlite3.Error) -> StoreUnusableError:
+    kind = StoreDamagedError if _is_damage(error) else StoreUnusableError
+    return kind(_unusable(places, error))
 
 
 def _unusable(places: Places, error: OSError | sqlite3.Error) -> str:

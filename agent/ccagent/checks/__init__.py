@@ -15,12 +15,12 @@ from ccshared.vocabulary import Family
 Check = Callable[[Host, Any, datetime], Awaitable[Finding]]
 
 FAMILIES: dict[str, Check] = {
-    Family.PATCHING: patching.check,
-    Family.ANTIVIRUS: antivirus.check,
-    Family.BACKUP: backup.check,
-    Family.LOGGING: logging.check,
-    Family.FIREWALL: firewall.check,
-    Family.ENCRYPTION: encryption.check,
+    str(Family.PATCHING): patching.check,
+    str(Family.ANTIVIRUS): antivirus.check,
+    str(Family.BACKUP): backup.check,
+    str(Family.LOGGING): logging.check,
+    str(Family.FIREWALL): firewall.check,
+    str(Family.ENCRYPTION): encryption.check,
 }
 
 MAX_PLUGINS_AT_ONCE = 8

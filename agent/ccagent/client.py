@@ -1,0 +1,404 @@
+"""The only HTTP of the agent: one connection to one server, a token kept fresh, errors named once, here.
+
+Every request is safe to repeat. Nothing is followed, nothing is read without a limit, plain http is for this machine
+only.
+"""
+
+import asyncio
+import email.utils
+import ipaddress
+import os
+import ssl
+import time
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+from pydantic import ValidationError
+
+from ccshared import ed25519, purposes
+from ccshared.messages import (
+    Checkin,
+    CheckinAnswer,
+    EnrollRequest,
+    Epochs,
+    Head,
+    IncidentReports,
+    IncidentsKept,
+    Message,
+    Nonce,
+    PatternReports,
+    Problem,
+    Token,
+    TokenRequest,
+)
+
+API = "/agent/v1"
+PROBLEM = "urn:central-command:problem:"
+MAX_ANSWER = 4 * 1024 * 1024
+TOKEN_MARGIN_S = 30.0
+
+M = TypeVar("M", bound=Message)
+
+
+class Cause(StrEnum):
+    """Why the server did not do what was asked, as far as it matters for what to do next."""
+
+    TRANSIENT = "transient"
+    CONFIGURATION = "configuration"
+    PROTOCOL = "protocol"
+    PERMANENT = "permanent"
+
+
+class RequestError(Exception):
+    """The server did not do what was asked; the message is one sentence for a person.
+
+    `code` is the problem's type without its prefix, None when no problem document of ours came: then whoever answered
+    was not our server (`silence`), and hearing from it again is news.
+    """
+
+    cause = Cause.TRANSIENT
+
+    def __init__(self, message: str, problem: Problem | None = None) -> None:
+        super().__init__(message)
+        self.code = problem.type.removeprefix(PROBLEM) if problem else None
+        self.seq = problem.seq if problem else None
+        self.expected_seq = problem.expected_seq if problem else None
+        self.silence = problem is None
+        self.status: int | None = None
+        self.timed_out = False
+
+
+class TransientError(RequestError):
+    """Trying again later may help; `retry_after_s` is what the server asked for, between 1 s and an hour."""
+
+    retry_after_s: float | None = None
+
+
+class ConfigurationError(RequestError):
+    """A person has to put something right: address, certificate, or this appliance's registration."""
+
+    cause = Cause.CONFIGURATION
+
+
+class ProtocolError(RequestError):
+    """The server's log and ours are not where the other believes them to be."""
+
+    cause = Cause.PROTOCOL
+
+
+class PermanentError(RequestError):
+    """The server refuses what was sent, and will again; `seq` names the entry at fault where it is known."""
+
+    cause = Cause.PERMANENT
+
+
+@dataclass(frozen=True)
+class Device:
+    """Who asks: the server's name, the appliance's id, and the seed of its key."""
+
+    server: str
+    appliance_id: str
+    seed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Request:
+    method: str
+    path: str
+    content: bytes = b""
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    patience: int = 1  # in time-outs: how long the whole exchange may take
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+
+class Client:
+    """One server as seen by one appliance, or, without a device, by one that wants to enrol.
+
+    `timeout_s` bounds a whole request. RequestError's kinds are all that its calls raise.
+    """
+
+    def __init__(self, server_url: str, device: Device | None = None, *, timeout_s: float = 30) -> None:
+        self._device = device
+        self._timeout_s = timeout_s
+        self._token: str | None = None
+        self._token_good_until = 0.0
+        self._renewing = asyncio.Lock()
+        self._url = check_server_url(server_url)
+        self._http = httpx.AsyncClient(
+            base_url=self._url + API,
+            verify=trust(),
+            trust_env=not _is_local(self._url),  # a proxy is for servers elsewhere
+            follow_redirects=False,
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 15)),
+            limits=httpx.Limits(max_connections=4, keepalive_expiry=120),
+            headers={"Accept-Encoding": "identity", "User-Agent": "cc-agent"},
+        )
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def enroll(self, request: EnrollRequest) -> Any:
+        """Return the envelope (JSON) that answers a code."""
+        return _json(await self._send(_with_body("POST", "/enroll", request)))
+
+    async def checkin(self, checkin: Checkin) -> CheckinAnswer:
+        """Say how this appliance is; return the server's time and what waits."""
+        answer = await self._authorized(_with_body("POST", "/checkin", checkin))
+        return _message(CheckinAnswer, answer)
+
+    async def epochs(self) -> Epochs:
+        """Return every epoch the server knows of this appliance, oldest first."""
+        return _message(Epochs, await self._authorized(_Request("GET", "/log")))
+
+    async def head(self, epoch: str) -> Head:
+        """Return what the server holds of an epoch: nothing, size 0, when it has not heard of it."""
+        try:
+            return _head(epoch, await self._authorized(_Request("GET", f"/log/{epoch}")))
+        except ConfigurationError as error:
+            if error.code != "log-unknown":
+                raise
+        return Head(epoch=epoch, size=0, receipt=None)
+
+    async def append(self, epoch: str, body: bytes) -> Head:
+        """Send a gzipped batch; return what the server then holds. No receipt in it means: taken, not acknowledged."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"}
+        request = _Request("POST", f"/log/{epoch}/entries", body, headers, patience=4)
+        return _head(epoch, await self._authorized(request))
+
+    async def put_incidents(self, reports: IncidentReports) -> IncidentsKept:
+        """Mirror incidents; return the revision that the server now holds of each."""
+        answer = await self._authorized(_with_body("PUT", "/incidents", reports))
+        return _message(IncidentsKept, answer)
+
+    async def put_patterns(self, reports: PatternReports) -> None:
+        """Mirror this appliance's totals."""
+        answer = await self._authorized(_with_body("PUT", "/patterns", reports))
+        if answer.status != 204:
+            _json(answer)
+
+    async def _authorized(self, request: _Request) -> _Answer:
+        """Send with a token; when it is refused, get one new token at once and send again."""
+        token = await self._fresh_token()
+        try:
+            return await self._send(_bearing(request, token))
+        except ConfigurationError as error:
+            if error.status != 401:
+                raise
+        return await self._send(_bearing(request, await self._fresh_token(refused=token)))
+
+    async def _fresh_token(self, refused: str | None = None) -> str:
+        async with self._renewing:  # one renewal serves all who wait for it
+            if self._token in (None, refused) or time.monotonic() > self._token_good_until:
+                await self._renew()
+            return self._token or ""
+
+    async def _renew(self) -> None:
+        self._token = None
+        token = await self._ask_token() or await self._ask_token()
+        if token is None:
+            raise TransientError("the server's nonce expired twice before its answer came: the line is slow")
+        if not token.token.isascii():
+            raise TransientError("what answered is not our server: its token is not ASCII")
+        self._token = token.token
+        self._token_good_until = time.monotonic() + max(0.0, token.expires_in_s - TOKEN_MARGIN_S)
+
+    async def _ask_token(self) -> Token | None:
+        """Return a token; None when the nonce was too old by the time it came back."""
+        if self._device is None:
+            raise ConfigurationError("this appliance is not enrolled: run cc-agent enroll")
+        nonce = _message(Nonce, await self._send(_Request("GET", "/nonce"))).nonce
+        device = self._device
+        try:
+            signed = purposes.token(device.server, device.appliance_id, nonce)
+        except ValueError as error:
+            raise TransientError("what answered is not our server: its nonce is not one line") from error
+        request = TokenRequest(
+            appliance_id=device.appliance_id,
+            nonce=nonce,
+            signature=ed25519.sign(device.seed, signed).hex(),
+        )
+        try:
+            answer = await self._send(_with_body("POST", "/token", request))
+        except ConfigurationError as error:
+            if error.code != "nonce-expired":
+                raise
+            return None
+        return _message(Token, answer)
+
+    async def _send(self, request: _Request) -> _Answer:
+        try:
+            async with asyncio.timeout(self._timeout_s * request.patience):
+                answer = await self._exchange(request)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            silent = TransientError(f"{self._url} did not answer in time")
+            silent.timed_out = True
+            raise silent from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise _unanswered(self._url, error) from error
+        if not 200 <= answer.status < 300:
+            raise _refused(self._url, answer)
+        return answer
+
+    async def _exchange(self, request: _Request) -> _Answer:
+        async with self._http.stream(
+            request.method, request.path, content=request.content, headers=request.headers
+        ) as response:
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_ANSWER:
+                    raise httpx.DecodingError(f"an answer longer than {MAX_ANSWER} bytes")
+            return _Answer(response.status_code, response.headers, bytes(body))
+
+
+def check_server_url(url: str) -> str:
+    """Return the server's address without a slash at its end; ConfigurationError unless https, or on this machine."""
+    parts = urlsplit(url.strip())
+    try:
+        sound = parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        sound = False
+    if not sound or parts.username or parts.query or parts.fragment:
+        raise ConfigurationError(f"{url!r} is not a server's address: give one like https://cc.example.org")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(url)):
+        raise ConfigurationError(f"{url!r} would send everything readable on the way: give an https address")
+    return url.strip().rstrip("/")
+
+
+def trust() -> ssl.SSLContext:
+    """Return what server certificates are checked against: SSL_CERT_FILE or SSL_CERT_DIR if set, else the system's."""
+    cafile, capath = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    try:
+        if cafile or capath:
+            return ssl.create_default_context(cafile=cafile or None, capath=capath or None)
+    except OSError as error:
+        raise ConfigurationError(
+            f"SSL_CERT_FILE {cafile} holds no certificates that can be read: correct or unset it"
+        ) from error
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or paths.capath:
+        return ssl.create_default_context()
+    return httpx.create_ssl_context()  # no store on this system: the one that comes with httpx
+
+
+def retry_after_s(headers: httpx.Headers) -> float | None:
+    """Return how long the server wants to be left alone, between 1 s and an hour; both forms of RFC 9110, 10.2.3.
+
+    A date counts from the answer's own Date, so that a wrong clock here does not matter.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(max(float(text[:9]), 1.0), 3600.0)
+    try:
+        until = email.utils.parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return None
+    try:
+        now = email.utils.parsedate_to_datetime(headers.get("Date", "")).timestamp()
+    except ValueError:
+        now = time.time()
+    return min(max(until - now, 1.0), 3600.0)
+
+
+def _with_body(method: str, path: str, message: Message) -> _Request:
+    return _Request(method, path, message.model_dump_json().encode())
+
+
+def _bearing(request: _Request, token: str) -> _Request:
+    return replace(request, headers={**request.headers, "Authorization": f"Bearer {token}"})
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url.strip()).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _unanswered(url: str, error: Exception) -> RequestError:
+    """Name what httpx raised: a certificate is for a person to put right, the rest may pass."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, ssl.SSLError) and not isinstance(link, ssl.SSLEOFError):
+            why = getattr(link, "verify_message", "") or link.reason or "no TLS"
+            return ConfigurationError(f"{url} cannot prove who it is ({why}): check address, clock and certificates")
+        link = link.__cause__ or link.__context__
+    return TransientError(f"{url} did not answer ({_one_line(error)})")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _refused(url: str, answer: _Answer) -> RequestError:
+    """Name an answer that is no success. What only our server may say counts only in a problem document of ours."""
+    problem = _problem(answer.body)
+    error = _kind(answer.status, ours=problem is not None)(_sentence(url, answer, problem), problem)
+    error.status = answer.status
+    if isinstance(error, TransientError):
+        error.retry_after_s = retry_after_s(answer.headers)
+    return error
+
+
+def _kind(status: int, *, ours: bool) -> type[RequestError]:
+    if status in (408, 425, 429) or not 400 <= status < 500:
+        return TransientError
+    if status == 413:
+        return PermanentError
+    if status in (400, 409, 415, 422):
+        # From a proxy or portal on the way it says nothing about what was sent.
+        return (ProtocolError if status == 409 else PermanentError) if ours else TransientError
+    return ConfigurationError
+
+
+def _sentence(url: str, answer: _Answer, problem: Problem | None) -> str:
+    if problem is not None:
+        return f"{url} answered {answer.status}: {problem.detail or problem.title}"
+    if 300 <= answer.status < 400:
+        return f"{url} sent us elsewhere ({answer.status}): a captive portal, or another address than the server's"
+    return f"{url} answered {answer.status}, and not as our server does"
+
+
+def _problem(body: bytes) -> Problem | None:
+    try:
+        problem = Problem.model_validate_json(body)
+    except ValidationError:
+        return None
+    return problem if problem.type.startswith(PROBLEM) else None
+
+
+def _json(answer: _Answer) -> Any:
+    try:
+        return orjson.loads(answer.body)
+    except orjson.JSONDecodeError as error:
+        raise TransientError("what answered is not our server (a captive portal?): no JSON") from error
+
+
+def _message(kind: type[M], answer: _Answer) -> M:
+    try:
+        return kind.model_validate_json(answer.body)
+    except ValidationError as error:
+        raise TransientError(
+            f"what answered is not our server (a captive portal?): no {kind.__name__} in it"
+        ) from error
+
+
+def _head(epoch: str, answer: _Answer) -> Head:
+    head = _message(Head, answer)
+    if head.epoch != epoch:
+        raise TransientError(f"the server answered for epoch {head.epoch} instead of {epoch}")
+    return head

@@ -1,0 +1,1 @@
+"""The commands of `cc-agent`, a module each, loaded when called."""

@@ -1,0 +1,34 @@
+"""`cc-agent queue`: what waits to be uploaded, and why."""
+
+import click
+
+from ccagent.commands.calling import Call, answer, moment, print_json, print_table
+
+
+@click.command("queue")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_obj
+def command(call: Call, as_json: bool) -> None:
+    """Say what waits to be uploaded, and why."""
+    told = answer(call, "queue")
+    if as_json:
+        return print_json(told)
+    if not told["logs"]:
+        click.echo("nothing is queued before enrolment")
+        return None
+    rows = [
+        (
+            log["epoch"],
+            str(log["size"]),
+            str(log["receipted"]),
+            str(log["waiting"]),
+            "open" if log["open"] else "closed",
+        )
+        for log in told["logs"]
+    ]
+    print_table([("epoch", "entries", "receipted", "waiting", ""), *rows])
+    to = told["destination"]
+    if to["retry_count"]:
+        click.echo(f"\nfailed {to['retry_count']} times: {to['last_error']}")
+        click.echo(f"next try {moment(to['next_retry_at_ms'])}")
+    return None

@@ -1,0 +1,285 @@
+"""The agent as it runs: loops that patrol, check in, deliver and mirror, each mended by itself when it breaks."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ccagent import clock, control, enrolment, identity, mirror, patrol, queue, report, scrubbing
+from ccagent.client import Cause, Client, RequestError, TransientError
+from ccagent.clock import ClockWatch
+from ccagent.config import Config
+from ccagent.host import Host
+from ccagent.identity import Enrolment, IdentityUnusableError
+from ccagent.places import Places
+from ccagent.queue import Epoch
+from ccagent.report import Vitals
+from ccagent.scrubbing import ScrubKeyError
+from ccagent.store import Store, StoreFailedError, StoreInUseError, StoreUnusableError
+from ccagent.uploader import Uploader, wait_s
+from ccshared.messages import Checkin
+
+log = logging.getLogger(__name__)
+
+RESTART_S = 10.0
+LOOK_S = 3.0  # how often to look whether somebody enrolled
+STOP_S = 3.0
+CHECKIN_S = (5.0, 3600.0)
+MIRROR_S = 60.0
+
+# What has its sentence for the log and needs no trace.
+_SPOKEN = (RequestError, IdentityUnusableError, ScrubKeyError, StoreFailedError, StoreUnusableError)
+
+uniform = random.SystemRandom().uniform
+
+Loop = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Agent:
+    """What the loops share. `found` is set after each patrol, `look` asks for one now."""
+
+    config: Config
+    places: Places
+    store: Store
+    scrub_key: bytes
+    vitals: Vitals
+    watch: ClockWatch = field(default_factory=ClockWatch)
+    look: asyncio.Event = field(default_factory=asyncio.Event)
+    found: asyncio.Event = field(default_factory=asyncio.Event)
+    uploader: Uploader | None = None
+
+
+async def run(config: Config, places: Places) -> None:
+    """Run until SIGTERM or SIGINT; then stop within 5 s and leave neither socket nor lock.
+
+    StoreInUseError, StoreUnusableError and ScrubKeyError before it begins.
+    """
+    with contextlib.closing(await _open_store(places)) as store:
+        agent = open_agent(config, places, store)
+        with _stop_signals() as stop:
+            async with control.serving(places, partial(_answer, agent)):
+                log.info("running on %s", places.state_dir)
+                loops = {"patrol": partial(_patrol, agent), "network": partial(_network, agent)}
+                await _together(stop.wait(), loops)
+    log.info("stopped")
+
+
+def open_agent(config: Config, places: Places, store: Store) -> Agent:
+    """Return what one agent shares between its loops."""
+    scrub_key = scrubbing.load_key(places.scrub_key)
+    return Agent(config, places, store, scrub_key, Vitals(started_at_ms=clock.now_ms()))
+
+
+async def patrol_once(agent: Agent) -> patrol.Summary:
+    """Do one round of all checks, and tell whoever waits for what it found."""
+    known = identity.load(agent.places)
+    summary = await patrol.round(
+        patrol.Patrol(
+            store=agent.store,
+            watch=agent.watch,
+            host=Host.here(),
+            checks=agent.config.checks,
+            scrub_key=agent.scrub_key,
+            version=identity.version(),
+            site_id=known.site_id if known else None,
+        )
+    )
+    agent.vitals.last_patrol_at_ms = summary.at_ms
+    agent.vitals.clock = str(agent.watch.stamp()[1])
+    agent.found.set()
+    if agent.uploader is not None:
+        agent.uploader.wake.set()
+    return summary
+
+
+async def check_in(agent: Agent, client: Client) -> float:
+    """Say once how this appliance is; return in how many seconds the server wants to hear again."""
+    at_ms, watched = agent.watch.stamp()
+    kept = agent.store.read(queue.status)
+    answer = await client.checkin(
+        Checkin(
+            version=identity.version(),
+            hostname=enrolment.scrubbed_hostname(agent.scrub_key),
+            sent_at_ms=at_ms,
+            clock=watched,
+            epoch=kept.epoch,
+            size=kept.size,
+            waiting=kept.waiting,
+            waiting_bytes=kept.waiting_bytes,
+            oldest_at_ms=kept.oldest_at_ms,
+        )
+    )
+    agent.watch.heard_server(answer.server_at_ms)
+    agent.vitals.clock = str(agent.watch.stamp()[1])
+    agent.vitals.last_checkin_at_ms = clock.now_ms()
+    agent.vitals.checkin_error = None
+    return answer.next_checkin_s
+
+
+def checkin_pause_s(error: RequestError | None, failures: int, interval_s: float) -> float:
+    """Return when to check in again: at the interval, later where the server or a person's task asks for it."""
+    if error is not None and (error.cause == Cause.CONFIGURATION or _wish(error)):
+        return max(wait_s(error, failures, uniform), interval_s * 0.9)
+    pause = min(max(interval_s, CHECKIN_S[0]), CHECKIN_S[1])
+    return pause * uniform(0.9, 1.1)
+
+
+def _wish(error: RequestError) -> float | None:
+    return error.retry_after_s if isinstance(error, TransientError) else None
+
+
+def _answer(agent: Agent, request: dict[str, Any]) -> dict[str, Any]:
+    return report.answer(request, agent.places, agent.store, agent.vitals)
+
+
+async def _open_store(places: Places) -> Store:
+    """Open the store; a command that only looks may hold it for a moment."""
+    for _ in range(20):
+        with contextlib.suppress(StoreInUseError):
+            return Store.open(places)
+        await asyncio.sleep(0.1)
+    return Store.open(places)
+
+
+async def _patrol(agent: Agent) -> None:
+    interval = agent.config.agent.patrol_interval_s
+    while True:
+        next_at = clock.boottime() + interval
+        agent.look.clear()
+        await patrol_once(agent)
+        await _event(agent.look, max(1.0, next_at - clock.boottime()))
+
+
+async def _network(agent: Agent) -> None:
+    """Speak to the server as whoever this appliance is, from enrolment until it is enrolled anew."""
+    while True:
+        who = identity.load_enrolment(agent.places)
+        if who is None:
+            await asyncio.sleep(LOOK_S)
+            continue
+        log.info("appliance %s of %s", who.identity.appliance_id, who.identity.server_url)
+        async with Client(who.identity.server_url, enrolment.device(who)) as client:
+            loops = {
+                "upload": partial(_upload, agent, who, client),
+                "check-in": partial(_check_ins, agent, client),
+                "mirror": partial(_mirror, agent, client),
+            }
+            await _together(_enrolled_anew(agent, who), loops)
+
+
+async def _enrolled_anew(agent: Agent, who: Enrolment) -> None:
+    """Return once the files say that this is another appliance, or none."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        known = identity.load(agent.places)
+        if known is None or known.enrolled_at_ms != who.identity.enrolled_at_ms:
+            return
+
+
+async def _upload(agent: Agent, who: Enrolment, client: Client) -> None:
+    before = agent.store.read(queue.current)
+    begun = await _begin_log(agent, client)
+    agent.uploader = Uploader(agent.store, client, who)
+    if before is None or before.epoch != begun.epoch:
+        agent.look.set()  # what is known so far becomes evidence now, not at the next round
+    try:
+        await agent.uploader.run()
+    finally:
+        agent.uploader = None
+
+
+async def _begin_log(agent: Agent, client: Client) -> Epoch:
+    failures = 0
+    while True:
+        try:
+            return await enrolment.ensure_epoch(agent.store, agent.places, client, agent.watch.stamp())
+        except RequestError as error:
+            failures += 1
+            pause = wait_s(error, failures, uniform)
+            log.warning("no log yet, next try in %.0f s: %s", pause, error)
+            await asyncio.sleep(pause)
+
+
+async def _check_ins(agent: Agent, client: Client) -> None:
+    interval: float = agent.config.agent.checkin_interval_s
+    failures = 0
+    while True:
+        try:
+            interval = await check_in(agent, client)
+        except RequestError as error:
+            if str(error) != agent.vitals.checkin_error:
+                log.warning("no check-in: %s", error)
+            agent.vitals.checkin_error = str(error)
+            failures += 1
+            pause = checkin_pause_s(error, failures, interval)
+        else:
+            failures = 0
+            pause = checkin_pause_s(None, failures, interval)
+        await asyncio.sleep(pause)
+
+
+async def _mirror(agent: Agent, client: Client) -> None:
+    failures = 0
+    while True:
+        agent.found.clear()
+        try:
+            await mirror.mirror(agent.store, client)
+        except RequestError as error:
+            failures += 1
+            pause = wait_s(error, failures, uniform)
+            log.warning("incidents and patterns wait, next try in %.0f s: %s", pause, error)
+            await asyncio.sleep(pause)
+        else:
+            failures = 0
+            await _event(agent.found, MIRROR_S)
+
+
+async def _event(event: asyncio.Event, at_most_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
+
+
+async def _together(end: Coroutine[Any, Any, Any], loops: Mapping[str, Loop]) -> None:
+    """Keep all loops going until `end` ends; then stop them, and wait no longer than 3 s for any that does not."""
+    tasks = [asyncio.create_task(_supervised(name, loop), name=name) for name, loop in loops.items()]
+    try:
+        await end
+    finally:
+        for task in tasks:
+            task.cancel()
+        _, left = await asyncio.wait(tasks, timeout=STOP_S)
+        for task in left:
+            log.warning("%s did not stop in time", task.get_name())
+
+
+async def _supervised(name: str, loop: Loop) -> None:
+    """Run a loop for ever: when it breaks, say so and begin it again after a pause."""
+    while True:
+        try:
+            await loop()
+        except _SPOKEN as error:
+            log.warning("%s: %s", name, error)
+        except Exception:  # whatever it is, it must not end the others
+            log.exception("%s broke", name)
+        await asyncio.sleep(RESTART_S)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """Yield an event that SIGTERM and SIGINT set."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,176 @@
+"""Who this appliance is: the device key, and what enrolment pinned. Two files, 0600, replaced whole or not at all."""
+
+import contextlib
+import importlib.metadata
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ccagent.places import Places
+from ccshared import ed25519, purposes
+from ccshared.messages import Count, Hex32, Id, Milliseconds, Name, ServerKey
+
+SEED_BYTES = 32
+
+
+class IdentityUnusableError(Exception):
+    """The identity or the device key is there but cannot be used; the message says what to do."""
+
+
+class Identity(BaseModel):
+    """What enrolment gave: ids, the server's name and address, its pinned keys, and which epoch number comes next.
+
+    `next_epoch_number` is null while the server has not yet been asked for earlier epochs of this appliance;
+    `previous_receipt` is the newest receipt of the newest of those, for the genesis of the next.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    server: Name
+    server_url: Name
+    site_id: Id
+    appliance_id: Id
+    public_key: Hex32
+    keys: Annotated[list[ServerKey], Field(min_length=1)]
+    enrolled_at_ms: Milliseconds
+    next_epoch_number: Count | None = None
+    previous_receipt: str | None = None
+
+    @property
+    def origins(self) -> str:
+        """What the origin of each of this appliance's logs begins with."""
+        return f"{self.server}/log/{self.appliance_id}/"
+
+    @property
+    def witnesses(self) -> dict[str, bytes]:
+        """The 32-byte keys whose cosignature makes a receipt, by name."""
+        return {key.name: bytes.fromhex(key.public_key) for key in self.keys if key.use == "witness"}
+
+
+@dataclass(frozen=True)
+class DeviceKey:
+    """The appliance's Ed25519 key; the seed never shows in a log."""
+
+    seed: bytes = field(repr=False)
+
+    @property
+    def public(self) -> bytes:
+        """The raw 32-byte public key."""
+        return ed25519.public_key(self.seed)
+
+    @property
+    def fingerprint(self) -> str:
+        """The hex SHA-256 that people compare."""
+        return purposes.fingerprint(self.public)
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """An enrolled appliance: what it was given, and its key."""
+
+    identity: Identity
+    key: DeviceKey
+
+
+def version() -> str:
+    """Return this agent's version."""
+    return importlib.metadata.version("cc-agent")
+
+
+def load(places: Places) -> Identity | None:
+    """Return who this appliance is, None before enrolment; IdentityUnusableError when the file is spoilt."""
+    try:
+        data = places.identity.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(places.identity, error) from error
+    try:
+        return Identity.model_validate_json(data)
+    except ValidationError as error:
+        raise IdentityUnusableError(
+            f"{places.identity} is not an identity as enrolment writes it: put back a copy, or enrol again"
+            " with a new code and --replace"
+        ) from error
+
+
+def load_enrolment(places: Places) -> Enrolment | None:
+    """Return identity and key, None before enrolment; IdentityUnusableError when one is spoilt or they do not match."""
+    known = load(places)
+    if known is None:
+        return None
+    key = load_key(places)
+    if key is None or key.public.hex() != known.public_key:
+        raise IdentityUnusableError(
+            f"{places.device_key} is not the key that this appliance was enrolled with: put back a copy, or enrol"
+            " again with a new code and --replace"
+        )
+    return Enrolment(known, key)
+
+
+def save(places: Places, identity: Identity) -> None:
+    """Write the identity durably in place of the one before; OSError when the disk refuses."""
+    _write_temporary(places.identity, identity.model_dump_json(indent=1).encode() + b"\n").replace(places.identity)
+    _sync_directory(places.identity.parent)
+
+
+def load_key(places: Places) -> DeviceKey | None:
+    """Return the device key, None when none was made; IdentityUnusableError when it is not 32 bytes."""
+    try:
+        seed = places.device_key.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(places.device_key, error) from error
+    if len(seed) != SEED_BYTES:
+        raise IdentityUnusableError(
+            f"{places.device_key} is not a device key of {SEED_BYTES} bytes: put back a copy, or move it away and"
+            " enrol again with a new code and --replace"
+        )
+    return DeviceKey(seed)
+
+
+def ensure_key(places: Places) -> DeviceKey:
+    """Return the device key, made and durable when there was none; one that is there is never overwritten."""
+    known = load_key(places)
+    if known is not None:
+        return known
+    try:
+        places.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = _write_temporary(places.device_key, ed25519.new_seed())
+        with contextlib.suppress(FileExistsError):  # another command was first: its key is the one
+            os.link(temporary, places.device_key)
+        temporary.unlink()
+        _sync_directory(places.state_dir)
+    except OSError as error:
+        raise IdentityUnusableError(
+            f"{places.device_key} cannot be written ({error.strerror}): run this as the agent's user, or make room"
+        ) from error
+    return ensure_key(places)
+
+
+def _unreadable(path: Path, error: OSError) -> IdentityUnusableError:
+    return IdentityUnusableError(f"{path} cannot be read ({error.strerror}): run this as the agent's user")
+
+
+def _write_temporary(path: Path, data: bytes) -> Path:
+    """Return a new file beside `path` that holds `data` durably and that only its owner can read."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    return temporary
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

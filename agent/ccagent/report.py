@@ -1,0 +1,133 @@
+"""What the agent says of itself, from its files and its store; the running agent adds what only it knows."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from ccagent import clock, identity, incidents, queue, states
+from ccagent.incidents import Incident
+from ccagent.places import Places
+from ccagent.states import State
+from ccagent.store import Store
+
+MAX_LISTED = 200
+
+
+@dataclass
+class Vitals:
+    """What only the running agent knows; times in ms UTC."""
+
+    started_at_ms: int
+    clock: str = "unsync"
+    last_patrol_at_ms: int | None = None
+    last_checkin_at_ms: int | None = None
+    checkin_error: str | None = None
+
+
+def status(places: Places, store: Store, vitals: Vitals | None = None) -> dict[str, Any]:
+    """Return how the agent is: who it is, what waits and why, when it last heard of its server, what it found."""
+    now = clock.now_ms()
+    kept = store.read(queue.status)
+    patrolled = list(store.read(states.known).values())
+    open_ = store.read(incidents.open_rows)
+    seen = max((state.seen_at_ms for state in patrolled), default=None)
+    return {
+        "running": vitals is not None,
+        "now_ms": now,
+        **_who(places),
+        "epoch": kept.epoch,
+        "size": kept.size,
+        "receipted": kept.watermark,
+        "waiting": kept.waiting,
+        "waiting_bytes": kept.waiting_bytes,
+        "oldest_age_s": None if kept.oldest_at_ms is None else max(0, now - kept.oldest_at_ms) // 1000,
+        "last_receipt_size": kept.watermark or None,
+        "last_receipt_at_ms": kept.last_receipt_at_ms,
+        "destination": dataclasses.asdict(store.read(queue.destination)),
+        "last_patrol_at_ms": (vitals.last_patrol_at_ms if vitals else None) or seen,
+        "checks": [_check(state) for state in patrolled],
+        "open_incidents": len(open_),
+        "incidents": [_incident(incident) for incident in open_[:MAX_LISTED]],
+        "agent": dataclasses.asdict(vitals) if vitals else None,
+    }
+
+
+def queued(store: Store) -> dict[str, Any]:
+    """Return every log with what of it waits, and how it stands with the server."""
+    logs = [
+        {
+            "epoch": log.epoch,
+            "origin": log.origin,
+            "size": (size := store.read(queue.size_of, log.epoch)),
+            "receipted": log.watermark,
+            "waiting": size - log.watermark,
+            "open": log.closed_at_ms is None,
+        }
+        for log in store.read(queue.all_epochs)
+    ]
+    return {
+        "logs": logs,
+        "waiting_bytes": store.read(queue.status).waiting_bytes,
+        "destination": dataclasses.asdict(store.read(queue.destination)),
+    }
+
+
+def open_incidents(store: Store) -> dict[str, Any]:
+    """Return the open incidents, oldest first, at most 200, and how many there are."""
+    open_ = store.read(incidents.open_rows)
+    return {"count": len(open_), "incidents": [_incident(incident) for incident in open_[:MAX_LISTED]]}
+
+
+def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals | None) -> dict[str, Any]:
+    """Return the answer to a question: status, queue or incidents."""
+    match request.get("ask"):
+        case "status":
+            return status(places, store, vitals)
+        case "queue":
+            return queued(store)
+        case "incidents":
+            return open_incidents(store)
+        case other:
+            return {"error": f"{str(other)[:40]!r} is no question: ask for status, queue or incidents"}
+
+
+def _who(places: Places) -> dict[str, Any]:
+    try:
+        known, key, trouble = identity.load(places), identity.load_key(places), None
+    except identity.IdentityUnusableError as error:
+        known, key, trouble = None, None, str(error)
+    return {
+        "enrolled": known is not None,
+        "identity_error": trouble,
+        "server": known.server if known else None,
+        "server_url": known.server_url if known else None,
+        "site": known.site_id if known else None,
+        "appliance": known.appliance_id if known else None,
+        "fingerprint": key.fingerprint if key else None,
+    }
+
+
+def _check(state: State) -> dict[str, Any]:
+    return {
+        "host": state.host_id,
+        "check": state.check,
+        "status": state.status,
+        "severity": state.severity,
+        "reason": state.reason,
+        "since_ms": state.since_ms,
+        "seen_at_ms": state.seen_at_ms,
+    }
+
+
+def _incident(incident: Incident) -> dict[str, Any]:
+    return {
+        "id": incident.id,
+        "host": incident.host_id,
+        "type": incident.incident_type,
+        "severity": incident.severity,
+        "reason": incident.reason,
+        "created_at_ms": incident.created_at_ms,
+        "last_seen_at_ms": incident.last_seen_at_ms,
+        "occurrences": incident.occurrences,
+        "escalated": incident.escalated_at_ms is not None,
+    }
