@@ -10,15 +10,37 @@ SITE_TABLES = frozenset(
         "equivocations",
         "evidence_bundles",
         "evidence_logs",
+        "incident_comments",
         "incidents",
+        "orders",
         "pattern_stats",
+        "policies",
+        "site_totals",
+        "user_sites",
+        "waivers",
     }
 )
 # partner_id first in the primary key, no site_id; the platform's own rows say `platform`.
-PARTNER_TABLES = frozenset({"sessions", "users"})
+PARTNER_TABLES = frozenset(
+    {
+        "api_keys",
+        "audit_heads",
+        "audit_log",
+        "idempotency_keys",
+        "invitations",
+        "notification_channels",
+        "notifications",
+        "recovery_codes",
+        "rules",
+        "sessions",
+        "settings",
+        "users",
+    }
+)
 # The tenants themselves: a partner is known by its id, a site by its id and its partner.
 TENANT_TABLES = frozenset({"partners", "sites"})
 # No tenant's rows, each with the reason; a tenant's scope cannot read them unless the reason says so.
 PLATFORM_TABLES = {
+    "runbooks": "the packaged catalogue, the same for every tenant, who all may read it",
     "schema_migrations": "which migrations ran: names and hashes, readable so that the server can refuse to start",
 }

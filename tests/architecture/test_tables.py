@@ -28,6 +28,14 @@ WORDS: dict[str, type[StrEnum]] = {
     "incidents_severity_known": vocabulary.Severity,
     "incidents_resolution_level_known": vocabulary.Level,
     "incidents_outcome_known": vocabulary.Outcome,
+    "invitations_purpose_known": vocabulary.Purpose,
+    "api_keys_role_known": vocabulary.Role,
+    "settings_level_known": vocabulary.SettingLevel,
+    "runbooks_risk_known": vocabulary.Risk,
+    "orders_status_known": vocabulary.OrderStatus,
+    "rules_status_known": vocabulary.RuleStatus,
+    "notification_channels_kind_known": vocabulary.ChannelKind,
+    "notification_channels_min_severity_known": vocabulary.Severity,
 }
 TENANTS = sorted(tables.SITE_TABLES | tables.PARTNER_TABLES)
 
@@ -110,7 +118,7 @@ async def test_a_tenants_key_begins_with_the_tenant(schema: "asyncpg.Connection[
 
 
 @pytest.mark.parametrize("table", sorted(tables.SITE_TABLES))
-async def test_a_site_tables_references_carry_the_site(schema: "asyncpg.Connection[Any]", table: str) -> None:
+async def test_a_site_tables_references_carry_the_tenant(schema: "asyncpg.Connection[Any]", table: str) -> None:
     rows = await schema.fetch(
         """
         SELECT c.conname, (SELECT array_agg(a.attname::text) FROM pg_attribute a
@@ -119,7 +127,7 @@ async def test_a_site_tables_references_carry_the_site(schema: "asyncpg.Connecti
         """,
         table,
     )
-    assert [row["conname"] for row in rows if "site_id" not in row["columns"]] == []
+    assert [row["conname"] for row in rows if not {"site_id", "partner_id"} & set(row["columns"])] == []
     assert rows or table == "evidence_bundles"
 
 
