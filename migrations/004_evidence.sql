@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS evidence_bundles (
         CHECK (missing_reason IN ('withheld', 'pruned', 'erased', 'lost')),
     flag text CHECK (length(flag) <= 200),
     host_id text CHECK (length(host_id) <= 255),
+    check_id text CHECK (length(check_id) <= 64),
     hipaa_controls jsonb,
     clock text CONSTRAINT evidence_bundles_clock_known CHECK (clock IN ('sync', 'unsync', 'stepped')),
     generated_at timestamptz,

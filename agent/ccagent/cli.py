@@ -46,6 +46,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cc-agent")
 @click.option(
     "--config",
     "config_file",

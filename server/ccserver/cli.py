@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -248,6 +249,7 @@ def database(settings: Config) -> Iterator[Target]:
 
 def main() -> None:
     """Run the command line; what goes wrong is one sentence on standard error and exit code 1."""
+    logging.getLogger("ccserver").addHandler(logging.NullHandler())  # only `serve` writes a log
     try:
         cli()
     except CentralCommandError as error:

@@ -95,6 +95,12 @@ def host_of(entry: Entry) -> str | None:
     return _clean(host, 255) if isinstance(host, str) and host else None
 
 
+def check_of(entry: Entry) -> str | None:
+    """Return the check that an entry is about, or None."""
+    check = entry.body.get("check")
+    return check if isinstance(check, str) and _is_word(check) else None
+
+
 def check_runs(entries: Sequence[Entry], received_at: datetime) -> list[CheckRun]:
     """Return the last run of each (host, check) among entries in log order."""
     latest: dict[tuple[str, str], CheckRun] = {}

@@ -66,7 +66,10 @@ async def once(config: Config, places: Places) -> Outcome:
 
 async def _deliver(agent: Agent, who: Enrolment, client: Client) -> Outcome:
     uploader = Uploader(agent.store, client, who)
+    # A check-in also tells what the clock is worth; a log can be begun without it, so that nothing is left unsealed.
     failed = await _first_failure(_greet(agent, client))
+    begun = await _first_failure(_begin(agent, client))
+    failed = failed or begun
     summary = await daemon.patrol_once(agent)
     if failed is None:
         failed = await _first_failure(_send(agent, uploader, client))
@@ -77,8 +80,10 @@ async def _deliver(agent: Agent, who: Enrolment, client: Client) -> Outcome:
 
 
 async def _greet(agent: Agent, client: Client) -> None:
-    """Check in, which also tells what the clock is worth, and begin the log where there is none."""
     await daemon.check_in(agent, client)
+
+
+async def _begin(agent: Agent, client: Client) -> None:
     await enrolment.ensure_epoch(agent.store, agent.places, client, agent.watch.stamp())
 
 

@@ -107,22 +107,6 @@ async def check_in(
     return CheckedIn(**row) if row else None
 
 
-async def list_of_partner(scope: PartnerScope, limit: int) -> list[Appliance]:
-    """Return the appliances of all the partner's sites."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT site_id, id, hostname, version, last_checkin, clock, clock_offset_ms, epoch, waiting, oldest_at
-        FROM appliances
-        WHERE partner_id = $1 AND revoked_at IS NULL
-        ORDER BY site_id, hostname, id
-        LIMIT $2
-        """,
-        scope.partner_id,
-        limit,
-    )
-    return [Appliance(**row) for row in rows]
-
-
 async def list_of_sites(scope: PartnerScope, site_ids: Sequence[str]) -> dict[str, list[Appliance]]:
     """Return the appliances of some of the partner's sites, by site and hostname; a person enrolled each, so all."""
     rows = await scope.conn.fetch(

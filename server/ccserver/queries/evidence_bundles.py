@@ -1,6 +1,6 @@
 """Evidence bundles: payload bytes as they came, every other column derived from them. Rows are only ever added."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,7 +8,7 @@ import orjson
 
 from ccserver import compliance
 from ccserver.scope import ApplianceScope, PartnerScope
-from ccserver.witness import Line
+from ccserver.witness import Line, Log
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Bundle:
     bundle_type: str | None
     bundle_hash: bytes
     host_id: str | None
+    check_id: str | None
     hipaa_controls: list[str]
     clock: str | None
     generated_at: datetime | None
@@ -54,14 +55,14 @@ async def insert(scope: ApplianceScope, log_id: int, lines: Sequence[Line]) -> N
         """
         INSERT INTO evidence_bundles (
             site_id, partner_id, appliance_id, log_id, seq, bundle_id, bundle_type, bundle_hash, payload,
-            missing_reason, flag, host_id, hipaa_controls, clock, generated_at)
+            missing_reason, flag, host_id, check_id, hipaa_controls, clock, generated_at)
         SELECT $1, $2, $3, $4, line.seq, line.bundle_id, line.bundle_type, line.bundle_hash, line.payload,
-               line.missing_reason, line.flag, line.host_id, line.hipaa_controls::jsonb, line.clock,
+               line.missing_reason, line.flag, line.host_id, line.check_id, line.hipaa_controls::jsonb, line.clock,
                to_timestamp(line.at_ms / 1000.0)
         FROM unnest($5::bigint[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::text[], $11::text[],
-                    $12::text[], $13::text[], $14::text[], $15::float8[])
-             AS line (seq, bundle_id, bundle_type, bundle_hash, payload, missing_reason, flag, host_id, hipaa_controls,
-                      clock, at_ms)
+                    $12::text[], $13::text[], $14::text[], $15::text[], $16::float8[])
+             AS line (seq, bundle_id, bundle_type, bundle_hash, payload, missing_reason, flag, host_id, check_id,
+                      hipaa_controls, clock, at_ms)
         """,
         scope.site_id,
         scope.partner_id,
@@ -75,48 +76,45 @@ async def insert(scope: ApplianceScope, log_id: int, lines: Sequence[Line]) -> N
         [line.missing_reason for line in lines],
         [compliance.flag_of(entry) if entry else None for entry in entries],
         [compliance.host_of(entry) if entry else None for entry in entries],
+        [compliance.check_of(entry) if entry else None for entry in entries],
         [_json(compliance.controls_of(entry)) if entry else None for entry in entries],
         [entry.clock if entry else None for entry in entries],
         [min(entry.at, 4_102_444_800_000) if entry else None for entry in entries],
     )
 
 
-async def newest(scope: PartnerScope, site_id: str, limit: int) -> list[Bundle]:
-    """Return a site's newest bundles."""
+async def newest_of_logs(
+    scope: PartnerScope, logs: Mapping[tuple[str, int], Log], limit: int
+) -> dict[str, list[Bundle]]:
+    """Return the newest `limit` bundles of each site among the last of these logs (by site and log id), newest first.
+
+    Each log is entered by its last places: asked for the newest of a site, the planner reads the whole history, as it
+    expects row security to leave one row. The first place is computed here, because below row security an index takes
+    comparisons only (subtraction is not leakproof).
+    """
     rows = await scope.conn.fetch(
         """
-        SELECT site_id, appliance_id, log_id, seq, bundle_type, bundle_hash, host_id, hipaa_controls, clock,
-               generated_at, received_at, flag, missing_reason
-        FROM evidence_bundles
-        WHERE partner_id = $1 AND site_id = $2
-        ORDER BY id DESC
-        LIMIT $3
+        SELECT n.site_id, n.appliance_id, n.log_id, n.seq, n.bundle_type, n.bundle_hash, n.host_id, n.check_id,
+               n.hipaa_controls, n.clock, n.generated_at, n.received_at, n.flag, n.missing_reason
+        FROM (
+            SELECT b.*, row_number() OVER (PARTITION BY b.site_id ORDER BY b.id DESC) AS place
+            FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) AS log (site_id, id, first, size)
+            CROSS JOIN LATERAL (
+                SELECT site_id, id, appliance_id, log_id, seq, bundle_type, bundle_hash, host_id, check_id,
+                       hipaa_controls, clock, generated_at, received_at, flag, missing_reason
+                FROM evidence_bundles
+                WHERE partner_id = $1 AND site_id = log.site_id AND log_id = log.id
+                  AND seq >= log.first AND seq < log.size
+            ) b
+        ) n
+        WHERE n.place <= $6
+        ORDER BY n.site_id, n.place
         """,
         scope.partner_id,
-        site_id,
-        limit,
-    )
-    return [Bundle(**{**row, "hipaa_controls": orjson.loads(row["hipaa_controls"] or "[]")}) for row in rows]
-
-
-async def newest_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[str, list[Bundle]]:
-    """Return the newest `limit` bundles of each of some of the partner's sites, by site, newest first."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT b.site_id, b.appliance_id, b.log_id, b.seq, b.bundle_type, b.bundle_hash, b.host_id, b.hipaa_controls,
-               b.clock, b.generated_at, b.received_at, b.flag, b.missing_reason
-        FROM unnest($2::text[]) AS site (id) CROSS JOIN LATERAL (
-            SELECT site_id, id, appliance_id, log_id, seq, bundle_type, bundle_hash, host_id, hipaa_controls, clock,
-                   generated_at, received_at, flag, missing_reason
-            FROM evidence_bundles
-            WHERE partner_id = $1 AND site_id = site.id
-            ORDER BY id DESC
-            LIMIT $3
-        ) b
-        ORDER BY b.site_id, b.id DESC
-        """,
-        scope.partner_id,
-        site_ids,
+        [site_id for site_id, _ in logs],
+        [log_id for _, log_id in logs],
+        [log.size - limit for log in logs.values()],
+        [log.size for log in logs.values()],
         limit,
     )
     found: dict[str, list[Bundle]] = {}

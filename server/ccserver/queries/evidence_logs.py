@@ -73,36 +73,24 @@ async def list_of_appliance(scope: ApplianceScope) -> list[Log]:
     return [_log(row) for row in rows]
 
 
-async def list_of_partner(scope: PartnerScope, limit: int) -> dict[tuple[str, int], Log]:
-    """Return the partner's newest epochs by (site, log id)."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT site_id, id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at,
-               witness_name, held_size, held_root
-        FROM evidence_logs
-        WHERE partner_id = $1
-        ORDER BY id DESC
-        LIMIT $2
-        """,
-        scope.partner_id,
-        limit,
-    )
-    return {(row["site_id"], row["id"]): _log(row) for row in rows}
-
-
-async def list_by_id(scope: PartnerScope, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Log]:
-    """Return the partner's logs that are asked for by (site, log id)."""
+async def newest_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[tuple[str, int], Log]:
+    """Return by (site, log id) the `limit` logs of each site that grew last: the newest `limit` entries are in them."""
     rows = await scope.conn.fetch(
         """
         SELECT l.site_id, l.id, l.epoch, l.origin, l.public_key, l.size, l.last_leaf, l.compact_range, l.checkpoint,
                l.cosigned_at, l.witness_name, l.held_size, l.held_root
-        FROM evidence_logs l
-        JOIN unnest($2::text[], $3::bigint[]) AS place (site_id, id) ON l.site_id = place.site_id AND l.id = place.id
-        WHERE l.partner_id = $1
+        FROM (
+            SELECT site_id, id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at,
+                   witness_name, held_size, held_root,
+                   row_number() OVER (PARTITION BY site_id ORDER BY updated_at DESC, id DESC) AS place
+            FROM evidence_logs
+            WHERE partner_id = $1 AND site_id = ANY ($2)
+        ) l
+        WHERE l.place <= $3
         """,
         scope.partner_id,
-        [site_id for site_id, _ in places],
-        [log_id for _, log_id in places],
+        site_ids,
+        limit,
     )
     return {(row["site_id"], row["id"]): _log(row) for row in rows}
 

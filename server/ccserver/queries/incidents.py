@@ -85,23 +85,6 @@ async def upsert(scope: ApplianceScope, reports: Sequence[IncidentReport]) -> li
     return [kept[report.id] for report in reports]
 
 
-async def list_open(scope: PartnerScope, limit: int) -> list[Incident]:
-    """Return the partner's open incidents, newest first."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT site_id, id, appliance_id, host_id, incident_type, severity, coalesce(raw_data->>'reason', '') AS reason,
-               occurrences, created_at, last_seen_at, escalated_at
-        FROM incidents
-        WHERE partner_id = $1 AND resolved_at IS NULL
-        ORDER BY created_at DESC, id DESC
-        LIMIT $2
-        """,
-        scope.partner_id,
-        limit,
-    )
-    return [Incident(**row) for row in rows]
-
-
 async def list_open_of_sites(
     scope: PartnerScope, site_ids: Sequence[str], limit: int
 ) -> dict[str, tuple[int, list[Incident]]]:
