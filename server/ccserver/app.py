@@ -18,8 +18,8 @@ from ccserver.config import Config
 from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
 from ccserver.http import Caller, Endpoint, RequestLog, problem
 from ccserver.pages import dashboard, session
-from ccserver.routes import checkin, enrolment, incidents, log
-from ccserver.routes import keys as key_routes
+from ccserver.routes.agent import checkin, enrolment, incidents, log
+from ccserver.routes.agent import keys as key_routes
 from ccserver.scope import open_pool
 
 _log = logging.getLogger("ccserver")

@@ -1,1 +1,1 @@
-"""The agent's and the operators' API, a module per noun; each module's ENDPOINTS are rows of the route table."""
+"""The agent's API and the operators'; each module's ENDPOINTS are rows of the route table."""
