@@ -254,9 +254,16 @@ async def test_the_mark_of_a_unit_that_failed_is_not_written(places: Places, sto
     assert head_mark.read(places.head_mark) == HeadMark("1-aaaaaaaa", 7, "0" * 64)
 
 
-def test_a_torn_mark_says_nothing(places: Places, store: Store) -> None:
-    store.write_now(lambda tx: setattr(tx, "head_mark", HeadMark("1-aaaaaaaa", 7, "0" * 64)))
-    data = bytearray(places.head_mark.read_bytes())
-    data[20] ^= 1
-    places.head_mark.write_bytes(bytes(data))
+def test_a_torn_mark_leaves_the_one_before(places: Places, store: Store) -> None:
+    for size in (7, 8, 9):
+        store.write_now(lambda tx, size: setattr(tx, "head_mark", HeadMark("1-aaaaaaaa", size, "0" * 64)), size)
+    whole = places.head_mark.read_bytes()
+    found = set()
+    for at in (20, 532):
+        data = bytearray(whole)
+        data[at] ^= 1
+        places.head_mark.write_bytes(bytes(data))
+        found.add(head_mark.read(places.head_mark))
+    assert found == {HeadMark("1-aaaaaaaa", 8, "0" * 64), HeadMark("1-aaaaaaaa", 9, "0" * 64)}
+    places.head_mark.write_bytes(whole[:20])
     assert head_mark.read(places.head_mark) is None
