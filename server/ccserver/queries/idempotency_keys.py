@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ccserver.scope import PartnerScope, PlatformScope, SiteScope
 
+
 @dataclass(frozen=True)
 class Answer:
     """What was answered, and the hash of the request that it answered."""
@@ -13,7 +14,9 @@ class Answer:
     answer: bytes
 
 
-async def claim(scope: PartnerScope | SiteScope | PlatformScope, partner_id: str, key_hash: str, request_hash: str) -> Answer | None:
+async def claim(
+    scope: PartnerScope | SiteScope | PlatformScope, partner_id: str, key_hash: str, request_hash: str
+) -> Answer | None:
     """Return the answer given before, or None after taking the key; a second request at once waits for the first."""
     row = await scope.conn.fetchrow(
         """
@@ -30,7 +33,9 @@ async def claim(scope: PartnerScope | SiteScope | PlatformScope, partner_id: str
     return None if row["taken"] else Answer(row["request_hash"], row["status"], row["answer"])
 
 
-async def keep(scope: PartnerScope | SiteScope | PlatformScope, partner_id: str, key_hash: str, status: int, answer: bytes) -> None:
+async def keep(
+    scope: PartnerScope | SiteScope | PlatformScope, partner_id: str, key_hash: str, status: int, answer: bytes
+) -> None:
     """Write what the claimed key's request was answered."""
     await scope.conn.execute(
         "UPDATE idempotency_keys SET status = $3, answer = $4 WHERE partner_id = $1 AND key_hash = $2",
