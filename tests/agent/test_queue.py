@@ -237,12 +237,13 @@ def time_of_status(store: Store) -> float:
 
 
 def many_rows(tx: Tx, count: int) -> None:
-    """Put rows in as a long outage would leave them; their hashes are made up."""
+    """Put rows in as a long outage would leave them; what they say and the ranges are made up."""
+    tx.connection.create_function("leaf_of", 1, merkle.leaf_hash, deterministic=True)
     tx.execute(
         """
         WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)
         INSERT INTO queued_evidence (epoch, seq, bundle_id, bundle_json, leaf, total_bytes, created_at)
-        SELECT ?, n, printf('%032x', n), zeroblob(200), zeroblob(32), n * 200, n FROM numbers
+        SELECT ?, n, printf('%032x', n), zeroblob(200), leaf_of(zeroblob(200)), n * 200, n FROM numbers
         """,
         (count, EPOCH.epoch),
     )
