@@ -38,6 +38,24 @@ class Refused:
     last_at_ms: int
 
 
+@dataclass(frozen=True)
+class Room:
+    """How much of the budget is in use, and whether the disk still has its last reserve."""
+
+    used_bytes: int
+    budget_bytes: int
+    used_percent: int
+    has_ballast: bool
+
+
+def room(tx: Tx) -> Room:
+    """Return how full the store is, for people."""
+    size: int = tx.execute("PRAGMA page_size").fetchone()[0]
+    pages: int = tx.execute("PRAGMA page_count").fetchone()[0]
+    free: int = tx.execute("PRAGMA freelist_count").fetchone()[0]
+    return Room((pages - free) * size, tx.budget_pages * size, used_percent(tx), tx.has_ballast)
+
+
 def used_percent(tx: Tx) -> int:
     """Return how much of the budget is in use, in whole percent, rounded down."""
     pages: int = tx.execute("PRAGMA page_count").fetchone()[0]

@@ -48,6 +48,20 @@ def open_store(places: Places, stamp: Stamp) -> Store:
     return store
 
 
+def look(places: Places) -> Store:
+    """Hold the store for a question: nothing is mended, and the write-ahead log is kept for who does.
+
+    StoreInUseError when another process has it; reading it raises StoreUnusableError where it cannot be read.
+    """
+    store = Store.hold(places)
+    try:
+        _keep_wal(places)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
 def mend(store: Store, stamp: Stamp, trouble: str) -> None:
     """Put the store's files into quarantine, salvage what proves itself, and go on in a new epoch.
 

@@ -157,7 +157,8 @@ def _is_silent(tx: Tx, at_ms: int) -> bool:
 
 async def _answer(patrol: Patrol, incident: Incident) -> _Answered:
     """Ask the ladder about an incident and keep its answer together with the proof of it."""
-    resolution = await resolvers.resolve(patrol.ladder, incident)
+    ladder = patrol.ladder if patrol.store.read(budget.may_repair) else ()  # what is repaired must be proved
+    resolution = await resolvers.resolve(ladder, incident)
     stamp = patrol.watch.stamp()
     if resolution.outcome is Outcome.ESCALATED:
         return await patrol.store.write(_escalate_and_prove, incident, evidence.escalation(stamp, incident))

@@ -381,14 +381,6 @@ def status(tx: Tx) -> QueueStatus:
     )
 
 
-def is_behind(tx: Tx, mark: HeadMark) -> bool:
-    """Return whether the database lacks what the head mark saw: it was restored from an older copy, or made anew."""
-    row = tx.execute(
-        "SELECT leaf FROM queued_evidence WHERE epoch = ? AND seq = ?", (mark.epoch, mark.size - 1)
-    ).fetchone()
-    return row is None or row[0].hex() != mark.leaf
-
-
 def _epochs(tx: Tx, *, closed_too: bool) -> list[Epoch]:
     rows = tx.execute(
         """

@@ -12,11 +12,6 @@ KEEP_MS = 30 * 24 * 3_600_000
 _AT_ONCE = 256
 
 
-def keep_ms(backup_window_ms: int = 0) -> int:
-    """Return how long receipted rows stay: 30 days, or twice what the server says it can be set back by."""
-    return max(KEEP_MS, 2 * backup_window_ms)
-
-
 def prune(tx: Tx, before_ms: int) -> int:
     """Let up to 256 rows receipted before then (ms UTC) leave; return how many did, 0 when there are no more.
 

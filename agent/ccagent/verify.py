@@ -1,15 +1,36 @@
 """The agent's own log, verified: every row is what was sealed, every log is whole, every receipt is over these rows."""
 
 import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 
 from ccagent import leaves, queue
 from ccagent.leaves import DamagedLogError
 from ccagent.queue import Epoch
 from ccagent.store import Tx
-from ccshared import entries, merkle
+from ccshared import entries, merkle, notes
 
 _Row = tuple[int, str, bytes, bytes, int, int]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came of verifying a log: its entries, how many receipts are over them, and what is wrong, None if nothing.
+
+    `carried_from` is from where on a log that ended is carried by its successor.
+    """
+
+    epoch: str
+    size: int
+    receipts: int
+    carried_from: int | None
+    trouble: str | None
+
+
+def against_receipts(tx: Tx, witnesses: Mapping[str, bytes]) -> list[Verified]:
+    """Verify each log from its first row on, and every receipt that is held: its signatures, and its root."""
+    return [_against_receipts(tx, epoch, witnesses) for epoch in queue.all_epochs(tx)]
 
 
 def store(tx: Tx) -> None:
@@ -46,6 +67,28 @@ def log(tx: Tx, epoch: Epoch, first: int) -> None:
         size, compact = merkle.extend(size, compact, [row[3] for row in block])
         if size % leaves.BLOCK == 0 and saved.get(size) != b"".join(compact):
             raise DamagedLogError(f"the saved range of {epoch.epoch} at {size} is not that of its entries")
+
+
+def _against_receipts(tx: Tx, epoch: Epoch, witnesses: Mapping[str, bytes]) -> Verified:
+    size, count = queue.size_of(tx, epoch.epoch), 0
+    try:
+        if epoch.carried_from is None:
+            first = tx.execute("SELECT min(seq) FROM queued_evidence WHERE epoch = ?", (epoch.epoch,)).fetchone()[0]
+            log(tx, epoch, first or 0)
+        texts = tx.execute("SELECT size, receipt FROM receipts WHERE epoch = ? ORDER BY size", (epoch.epoch,))
+        for covered, text in texts.fetchall():
+            _verify_receipt(tx, epoch, (covered, text), witnesses)
+            count += 1
+    except (DamagedLogError, leaves.BeyondLogError, notes.BadNoteError) as error:
+        return Verified(epoch.epoch, size, count, epoch.carried_from, str(error))
+    return Verified(epoch.epoch, size, count, epoch.carried_from, None)
+
+
+def _verify_receipt(tx: Tx, epoch: Epoch, held: tuple[int, str], witnesses: Mapping[str, bytes]) -> None:
+    size, text = held
+    said = notes.read_receipt(text, bytes.fromhex(epoch.public_key), dict(witnesses)).checkpoint
+    if (said.origin, said.size) != (epoch.origin, size) or said.root != queue.root_at(tx, epoch.epoch, size):
+        raise DamagedLogError(f"the receipt over {size} entries of {epoch.epoch} is over others")
 
 
 def _prove(block: list[_Row], origin: str, prev: str, total: int) -> tuple[str, int]:

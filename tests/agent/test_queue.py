@@ -110,7 +110,7 @@ def test_the_head_mark_follows_each_append(places: Places, store: Store) -> None
     mark = head_mark.read(places.head_mark)
     assert mark is not None
     assert (mark.epoch, mark.size, mark.leaf) == (EPOCH.epoch, 2, entry.leaf.hex())
-    assert not store.read(queue.is_behind, mark)
+    assert store.newest_mark == mark
 
 
 def test_a_database_restored_from_an_older_copy_is_behind_its_mark(
@@ -123,7 +123,7 @@ def test_a_database_restored_from_an_older_copy_is_behind_its_mark(
     places.database.write_bytes(old)
     with contextlib.closing(Store.open(places)) as restored:
         assert restored.mark_at_open is not None
-        assert restored.read(queue.is_behind, restored.mark_at_open)
+        assert not restored.mark_agrees
 
 
 def test_the_root_at_any_size_equals_that_of_the_whole_tree(store: Store) -> None:
@@ -310,7 +310,7 @@ def test_what_a_killed_producer_was_promised_is_there(places: Places) -> None:
         log = verified(store.read(queue.lines, EPOCH.epoch, 0, 10**6, 10**9))
         assert set(promised) <= {entry.seq for entry in log}
         assert store.mark_at_open is not None
-        assert not store.read(queue.is_behind, store.mark_at_open)
+        assert store.mark_agrees
         root = store.read(queue.root_at, EPOCH.epoch, len(log))
         assert root == merkle.root([entry.leaf for entry in log])
 
