@@ -455,9 +455,15 @@ def _is_damage(error: BaseException) -> bool:
 
 
 def _has(tx: Tx, mark: HeadMark) -> bool:
-    """Return whether the database holds the entry that a head mark names."""
+    """Return whether the database holds the entry that a head mark names, or, where it has left, its leaf."""
     row = tx.execute(
-        "SELECT leaf FROM queued_evidence WHERE epoch = ? AND seq = ?", (mark.epoch, mark.size - 1)
+        """
+        SELECT leaf FROM queued_evidence WHERE epoch = ?1 AND seq = ?2
+        UNION ALL
+        SELECT substr(leaves, (?2 - first) * 32 + 1, 32) FROM kept_leaves
+        WHERE epoch = ?1 AND first = ?2 - ?2 % 256
+        """,
+        (mark.epoch, mark.size - 1),
     ).fetchone()
     return row is not None and row[0].hex() == mark.leaf
 

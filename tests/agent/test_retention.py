@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ccagent import daemon, queue, retention, verify
+from ccagent import daemon, head_mark, queue, retention, verify
 from ccagent.clock import Clocks, ClockWatch
 from ccagent.config import Config
 from ccagent.places import Places
@@ -82,6 +82,24 @@ def test_the_log_goes_on_and_verifies_at_the_next_start(store: Store, places: Pl
     with contextlib.closing(appliance.open_store(places)) as again:
         assert len(appliance.told(again).leaves) == COUNT + 1
         assert again.read(queue.size_of, EPOCH) == COUNT + 1
+
+
+def test_a_mark_that_names_an_entry_which_has_left_is_borne_out_by_its_leaf(store: Store, places: Places) -> None:
+    mark = head_mark.HeadMark(EPOCH, 100, merkle.leaf_hash(first_line(store, 99)).hex())
+    appliance.acknowledge(store, COUNT)
+    prune_all(store)
+    store.close()
+    with contextlib.closing(head_mark.MarkFile.open(places.head_mark)) as marks:
+        marks.write(mark)
+    with contextlib.closing(Store.open(places)) as again:
+        assert again.mark_at_open == mark
+        assert again.mark_agrees
+
+
+def first_line(store: Store, seq: int) -> bytes:
+    (line,) = store.read(queue.lines, EPOCH, seq, 1, 10**6)
+    assert isinstance(line, bytes)
+    return line
 
 
 def test_a_row_that_was_damaged_is_found_before_it_leaves(store: Store, places: Places) -> None:
