@@ -39,6 +39,8 @@ _MIGRATION = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
 # Beyond the budget, for what must be kept when it is used up: receipts, and counts of what was refused.
 _HEADROOM_BYTES = 1024 * 1024
 _LOOK_FOR_ROOM_S = 10.0
+# In pages. SQLite's own 1000; on a full disk the log begins anew early, so that counting does not use up the ballast.
+_CHECKPOINT_AT, _CHECKPOINT_AT_WHEN_FULL = 1000, 16
 # After these the connection's picture of the file is not to be trusted.
 _BROKEN = frozenset(
     {
@@ -254,7 +256,7 @@ class Store:
             self._after(error)
         except OSError as error:
             log.warning("the head mark could not be synced: %s", error)
-        tx.has_ballast = self._ballast.put_back()
+        _has_reserve(tx, self._ballast.put_back())
 
     def close(self) -> None:
         """Commit what waits, close the database and let the lock go; a second time does nothing."""
@@ -327,7 +329,7 @@ class Store:
             log.warning("the disk is full, and the ballast could not be given up: %s", failure)
             return False
         log.warning("the disk is full: its last mebibyte is kept for what must not be lost")
-        tx.has_ballast = False
+        _has_reserve(tx, False)
         self._looked_for_room_at = time.monotonic()
         return True
 
@@ -335,7 +337,7 @@ class Store:
         now = time.monotonic()
         if now - self._looked_for_room_at >= _LOOK_FOR_ROOM_S:
             self._looked_for_room_at = now
-            tx.has_ballast = self._ballast.put_back()
+            _has_reserve(tx, self._ballast.put_back())
 
     def _write_mark(self, mark: HeadMark | None) -> None:
         if mark is None:
@@ -392,7 +394,8 @@ class Store:
                 raise StoreFailedError("the store could not be written anew after an error")
             self._must_checkpoint = False
         tx = Tx(connection, _limit_pages(connection, self.places))
-        tx.has_ballast = self._ballast.put_back()
+        if not self._ballast.put_back():
+            _has_reserve(tx, False)
         if self._mark_withheld and self.mark_at_open is not None:
             self._mark_withheld = not _has(tx, self.mark_at_open)
         self._tx = tx
@@ -413,6 +416,12 @@ def _only_reading(tx: Tx) -> Iterator[None]:
         yield
     finally:
         tx.execute("PRAGMA query_only = OFF")
+
+
+def _has_reserve(tx: Tx, there: bool) -> None:
+    if there != tx.has_ballast:
+        tx.has_ballast = there
+        tx.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_AT if there else _CHECKPOINT_AT_WHEN_FULL}")
 
 
 def _run_alone(tx: Tx, unit: Callable[[Tx], Any]) -> Any:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.faults import disk_errors, flips, kill, power
+from tests.faults import disk_errors, flips, full, kill, power
 from tests.faults.rows import Row
 from tests.faults.shim import NoCompilerError
 
@@ -16,6 +16,7 @@ TABLE: dict[str, tuple[Runner, int, int]] = {
     "kill": (kill.run, 6, 500),
     "power": (power.run, 150, 10_000),
     "errors": (disk_errors.run, 60, 4_000),
+    "full": (full.run, 8, 400),
     "flips": (flips.run, 60, 4_000),
 }
 
