@@ -1,5 +1,6 @@
 """Retention: receipted payloads leave after their time, their leaves stay, and nothing else ever leaves."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +122,18 @@ async def test_the_agent_lets_rows_leave_thirty_days_after_their_receipt(store: 
     assert await daemon.prune(agent) == 0
     agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + retention.KEEP_MS + 1, lambda: 1.0, lambda: True))
     assert await daemon.prune(agent) == 768
+
+
+async def test_the_agent_that_runs_tends_its_store_by_itself(store: Store, places: Places) -> None:
+    appliance.acknowledge(store, COUNT)
+    agent = daemon.open_agent(Config(), places, store)
+    agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + 2 * retention.KEEP_MS, lambda: 1.0, lambda: True))
+    keeping = asyncio.create_task(daemon._keep(agent))
+    while rows(store) > COUNT - 768:
+        await asyncio.sleep(0.01)
+    keeping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await keeping
 
 
 def test_the_own_log_verifies_against_its_receipts_before_and_after(store: Store) -> None:
