@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "Say how the agent is; works with the network down.",
     "queue": "Say what waits to be uploaded, and why.",
     "incidents": "List the open incidents.",
+    "verify": "Verify the own log against the receipts that are held for it.",
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ccagent import clock, control, enrolment, identity, mirror, patrol, queue, report, scrubbing
+from ccagent import clock, control, enrolment, identity, mirror, opening, patrol, queue, report, retention, scrubbing
 from ccagent.client import Cause, Client, RequestError, TransientError
 from ccagent.clock import ClockWatch
 from ccagent.config import Config
@@ -20,7 +20,14 @@ from ccagent.places import Places
 from ccagent.queue import Epoch
 from ccagent.report import Vitals
 from ccagent.scrubbing import ScrubKeyError
-from ccagent.store import Store, StoreFailedError, StoreInUseError, StoreUnusableError
+from ccagent.store import (
+    DamagedError,
+    Store,
+    StoreDamagedError,
+    StoreFailedError,
+    StoreInUseError,
+    StoreUnusableError,
+)
 from ccagent.uploader import Uploader, wait_s
 from ccshared.messages import Checkin
 
@@ -31,9 +38,12 @@ LOOK_S = 3.0  # how often to look whether somebody enrolled
 STOP_S = 3.0
 CHECKIN_S = (5.0, 3600.0)
 MIRROR_S = 60.0
+KEEP_S = 60.0
+PRUNE_S = 3600.0
+PRUNE_BLOCKS = 16  # of 256 rows, an hour: far more than an hour makes
 
 # What has its sentence for the log and needs no trace.
-_SPOKEN = (RequestError, IdentityUnusableError, ScrubKeyError, StoreFailedError, StoreUnusableError)
+_SPOKEN = (RequestError, IdentityUnusableError, ScrubKeyError, StoreFailedError, StoreUnusableError, DamagedError)
 
 uniform = random.SystemRandom().uniform
 
@@ -65,7 +75,11 @@ async def run(config: Config, places: Places) -> None:
         with _stop_signals() as stop:
             async with control.serving(places, partial(_answer, agent)):
                 log.info("running on %s", places.state_dir)
-                loops = {"patrol": partial(_patrol, agent), "network": partial(_network, agent)}
+                loops = {
+                    "patrol": partial(_patrol, agent),
+                    "network": partial(_network, agent),
+                    "keep": partial(_keep, agent),
+                }
                 await _together(stop.wait(), loops)
     log.info("stopped")
 
@@ -142,9 +156,9 @@ async def _open_store(places: Places) -> Store:
     """Open the store; a command that only looks may hold it for a moment."""
     for _ in range(20):
         with contextlib.suppress(StoreInUseError):
-            return Store.open(places)
+            return opening.open_store(places, ClockWatch().stamp())
         await asyncio.sleep(0.1)
-    return Store.open(places)
+    return opening.open_store(places, ClockWatch().stamp())
 
 
 async def _patrol(agent: Agent) -> None:
@@ -154,6 +168,40 @@ async def _patrol(agent: Agent) -> None:
         agent.look.clear()
         await patrol_once(agent)
         await _event(agent.look, max(1.0, next_at - clock.boottime()))
+
+
+def tend(agent: Agent) -> None:
+    """Keep the store's files in order, and mend it when what it says is not what was put there."""
+    try:
+        agent.store.tend()
+        trouble = "a row is not what was put there" if agent.store.is_damaged else None
+    except StoreDamagedError as error:
+        trouble = str(error)
+    if trouble is not None:
+        opening.mend(agent.store, agent.watch.stamp(), trouble)
+        agent.look.set()  # the new log begins with what is known
+
+
+async def prune(agent: Agent) -> int:
+    """Let rows leave that were receipted 30 days ago, a bounded number at a time; return how many did."""
+    before_ms = agent.watch.stamp()[0] - retention.KEEP_MS
+    left = 0
+    for _ in range(PRUNE_BLOCKS):
+        gone = await agent.store.write(retention.prune, before_ms)
+        if not gone:
+            break
+        left += gone
+    return left
+
+
+async def _keep(agent: Agent) -> None:
+    prune_at = clock.boottime()
+    while True:
+        tend(agent)
+        if clock.boottime() >= prune_at:
+            prune_at = clock.boottime() + PRUNE_S
+            await prune(agent)
+        await asyncio.sleep(KEEP_S)
 
 
 async def _network(agent: Agent) -> None:

@@ -3,13 +3,14 @@
 A draft that is appended again after a failure keeps both, so that it stands in the log once.
 """
 
+import dataclasses
 import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from ccagent.incidents import Incident, Resolution
 from ccagent.scrubbing import Scrubbed
-from ccshared import controls, ids
+from ccshared import canonical, controls, entries, ids, merkle
 from ccshared.entries import Draft
 from ccshared.vocabulary import Clock, Kind, Level
 
@@ -81,6 +82,24 @@ def heartbeat(stamp: Stamp, version: str) -> Draft:
 def clock_step(stamp: Stamp, delta_ms: int) -> Draft:
     """Return that the wall clock moved by so many ms against the clock since boot."""
     return _draft(Kind.CLOCK_STEP, stamp, {"delta_ms": delta_ms})
+
+
+def gap(stamp: Stamp, body: dict[str, Any] | None = None) -> Draft:
+    """Return what could not be kept: count, first, last, reason; without a body, to be filled in by who counts."""
+    return _draft(Kind.GAP, stamp, body or {})
+
+
+def recovered(stamp: Stamp, payload: bytes) -> Draft:
+    """Return the entry that carries an old one, as it was sealed, out of a log that ended.
+
+    It keeps the bundle id, so that the server counts it once. One that carries another already is carried unchanged.
+    """
+    old = canonical.read(payload, entries.MAX_RECOVERED_BYTES)
+    body = old["body"]
+    if old["kind"] != Kind.RECOVERED:
+        leaf = merkle.leaf_hash(payload).hex()
+        body = {"log": old["log"], "seq": old["seq"], "leaf": leaf, "payload": payload.decode("utf-8")}
+    return dataclasses.replace(_draft(Kind.RECOVERED, stamp, body), bundle_id=old["id"])
 
 
 def _incident(incident: Incident) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ccagent import checks, evidence, incidents, queue, resolvers, scrubbing, states
+from ccagent import budget, checks, evidence, incidents, queue, resolvers, scrubbing, states
 from ccagent.clock import ClockWatch
 from ccagent.config import ChecksSettings
 from ccagent.evidence import Stamp
@@ -37,7 +37,10 @@ class Patrol:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a round did: the scrubbed findings, ids of incidents opened, closed and escalated, entries sealed."""
+    """What a round did: the scrubbed findings, ids of incidents opened, closed and escalated, entries sealed.
+
+    `refused` is how much routine evidence found no room and is not yet told of.
+    """
 
     at_ms: int
     findings: tuple[Scrubbed, ...]
@@ -46,6 +49,7 @@ class Summary:
     escalated: tuple[str, ...]
     sealed: int
     enrolled: bool
+    refused: int
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class _Noted:
     closed: tuple[str, ...]
     sealed: int
     enrolled: bool
+    refused: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ async def round(patrol: Patrol) -> Summary:  # noqa: A001 - the patrol's word fo
     scrubbed = [scrubbing.scrub(patrol.scrub_key, finding) for finding in findings]
     stamp = patrol.watch.stamp()
     seen = _compare(patrol, scrubbed, stamp)
-    noted = await patrol.store.write(_note, seen, evidence.heartbeat(stamp, patrol.version))
+    noted = await patrol.store.write(_note, seen, evidence.heartbeat(stamp, patrol.version), evidence.gap(stamp))
     waiting = patrol.store.read(incidents.unanswered)
     answers = await asyncio.gather(*(_answer(patrol, incident) for incident in waiting))
     return Summary(
@@ -95,6 +100,7 @@ async def round(patrol: Patrol) -> Summary:  # noqa: A001 - the patrol's word fo
         escalated=tuple(one.id for one, answer in zip(waiting, answers, strict=True) if answer.escalated),
         sealed=steps + noted.sealed + sum(answer.sealed for answer in answers),
         enrolled=noted.enrolled,
+        refused=noted.refused,
     )
 
 
@@ -112,13 +118,17 @@ def _compare(patrol: Patrol, findings: Sequence[Scrubbed], stamp: Stamp) -> list
     return seen
 
 
-def _note(tx: Tx, seen: Sequence[_Seen], heartbeat: Draft) -> _Noted:
-    """Keep states, incidents and evidence of a round together. Before enrolment nothing is sealed."""
+def _note(tx: Tx, seen: Sequence[_Seen], heartbeat: Draft, gap: Draft) -> _Noted:
+    """Keep states, incidents and evidence of a round together. Before enrolment nothing is sealed.
+
+    Evidence that finds no room is counted, and its state goes on as if it were sealed: the count tells how often
+    something was due and not kept.
+    """
     enrolled = queue.current(tx) is not None
     queue.running_since(tx, heartbeat.at)
     opened: list[str] = []
     closed: list[str] = []
-    sealed = 0
+    sealed = int(queue.tell_of_refused(tx, gap) is not None)
     for one in seen:
         if one.finding.status is Status.FAIL and incidents.see(tx, one.sighting):
             opened.append(one.sighting.new_id)
@@ -128,16 +138,16 @@ def _note(tx: Tx, seen: Sequence[_Seen], heartbeat: Draft) -> _Noted:
     if enrolled and _is_silent(tx, heartbeat.at):
         queue.append(tx, heartbeat)
         sealed += 1
-    return _Noted(tuple(opened), tuple(closed), sealed, enrolled)
+    return _Noted(tuple(opened), tuple(closed), sealed, enrolled, budget.refused(tx).count)
 
 
 def _seal(tx: Tx, one: _Seen, enrolled: bool) -> int:
     if one.draft is None or not enrolled:
         states.save(tx, one.state)
         return 0
-    queue.append(tx, one.draft)
+    kept = queue.offer(tx, one.draft)
     states.save(tx, states.sealed(one.state))
-    return 1
+    return int(kept is not None)
 
 
 def _is_silent(tx: Tx, at_ms: int) -> bool:
@@ -147,7 +157,8 @@ def _is_silent(tx: Tx, at_ms: int) -> bool:
 
 async def _answer(patrol: Patrol, incident: Incident) -> _Answered:
     """Ask the ladder about an incident and keep its answer together with the proof of it."""
-    resolution = await resolvers.resolve(patrol.ladder, incident)
+    ladder = patrol.ladder if patrol.store.read(budget.may_repair) else ()  # what is repaired must be proved
+    resolution = await resolvers.resolve(ladder, incident)
     stamp = patrol.watch.stamp()
     if resolution.outcome is Outcome.ESCALATED:
         return await patrol.store.write(_escalate_and_prove, incident, evidence.escalation(stamp, incident))

@@ -4,16 +4,21 @@ Size, last leaf and compact range derive from the last row and from a range save
 kept in memory that an error could make wrong.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
+from ccagent import budget, leaves
 from ccagent.head_mark import HeadMark
+from ccagent.leaves import BeyondLogError, DamagedLogError
 from ccagent.store import Tx
 from ccshared import canonical, entries, merkle
+from ccshared.batch import Stub
 from ccshared.entries import Draft, Entry
-from ccshared.vocabulary import Kind
+from ccshared.vocabulary import Kind, StubReason
 
-RANGE_EVERY = 256
+RANGE_EVERY = leaves.BLOCK
+_OPEN_LOG = "open log"
 
 
 class NoEpochError(Exception):
@@ -28,17 +33,12 @@ class OtherContentError(Exception):
     """The bundle id stands in the log already, with other content."""
 
 
-class BeyondLogError(Exception):
-    """The size lies beyond the log."""
-
-
-class DamagedLogError(Exception):
-    """Rows that must be there are missing from the log."""
-
-
 @dataclass(frozen=True)
 class Epoch:
-    """A log: `<number>-<8 hex>`, its origin, its key (hex), how many entries are receipted, and the newest receipt."""
+    """A log: `<number>-<8 hex>`, its origin, its key (hex), how many entries are receipted, and the newest receipt.
+
+    Where it ended early, `carried_from` is the entry from which on its successor carries it: those are not sent here.
+    """
 
     epoch: str
     origin: str
@@ -47,6 +47,7 @@ class Epoch:
     watermark: int = 0
     receipt: str | None = None
     closed_at_ms: int | None = None
+    carried_from: int | None = None
 
     @property
     def number(self) -> int:
@@ -114,10 +115,21 @@ class QueueStatus:
     last_receipt_at_ms: int | None
 
 
+class _OpenLog(NamedTuple):
+    """The open log as the last row left it: where the next entry stands, and what it follows."""
+
+    epoch: str
+    origin: str
+    size: int
+    last_leaf_hex: str
+    total_bytes: int
+
+
 def open_epoch(tx: Tx, epoch: Epoch, genesis: Draft) -> Entry:
     """Begin a log with its genesis and return that entry; EpochOpenError while another is open."""
-    if _open_epoch(tx) is not None:
+    if _open_log(tx) is not None:
         raise EpochOpenError(EpochOpenError.__doc__)
+    tx.known.pop(_OPEN_LOG, None)
     tx.execute(
         "INSERT INTO epochs (epoch, number, origin, public_key, opened_at) VALUES (?, ?, ?, ?, ?)",
         (epoch.epoch, epoch.number, epoch.origin, epoch.public_key, epoch.opened_at_ms),
@@ -127,6 +139,7 @@ def open_epoch(tx: Tx, epoch: Epoch, genesis: Draft) -> Entry:
 
 def close_epoch(tx: Tx, epoch: str, at_ms: int, reason: str) -> None:
     """End a log; what of it waits can still be uploaded."""
+    tx.known.pop(_OPEN_LOG, None)
     tx.execute(
         "UPDATE epochs SET closed_at = ?, closed_reason = ? WHERE epoch = ? AND closed_at IS NULL",
         (at_ms, reason, epoch),
@@ -147,37 +160,84 @@ def all_epochs(tx: Tx) -> list[Epoch]:
 def append(tx: Tx, draft: Draft) -> Entry:
     """Seal a draft at the end of the open log and return the entry; the same draft again returns the stored one.
 
-    NoEpochError before enrolment, OtherContentError when its bundle id stands for something else, BadEntryError when
-    it is unfit.
+    NoEpochError before enrolment, NoRoomError when its kind is not taken any more, OtherContentError when its bundle
+    id stands for something else, BadEntryError when it is unfit.
     """
-    opened = _open_epoch(tx)
-    if opened is None:
+    log = _open_log(tx)
+    if log is None:
         raise NoEpochError(NoEpochError.__doc__)
-    epoch, origin = opened
-    stored = _stored(tx, epoch, draft.bundle_id)
-    if stored is not None:
-        return _same(draft, origin, *stored)
-    seq, prev, total = _last(tx, epoch)
-    entry = entries.seal(draft, origin, seq, prev)
-    tx.execute(
+    if not budget.takes(tx, draft.kind):
+        return _stored(tx, log, draft, budget.NoRoomError(f"the store is too full for a {draft.kind}"))
+    try:
+        entry = entries.seal(draft, log.origin, log.size, log.last_leaf_hex)
+    except entries.BadEntryError as error:
+        return _stored(tx, log, draft, error)
+    total = log.total_bytes + len(entry.payload)
+    inserted = tx.execute(
         """
         INSERT INTO queued_evidence (epoch, seq, bundle_id, bundle_json, leaf, total_bytes, created_at)
         VALUES (?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (epoch, bundle_id) DO NOTHING
         """,
-        (
-            epoch,
-            seq,
-            entry.bundle_id,
-            entry.payload,
-            entry.leaf,
-            total + len(entry.payload),
-            entry.at,
-        ),
+        (log.epoch, log.size, entry.bundle_id, entry.payload, entry.leaf, total, entry.at),
     )
-    if (seq + 1) % RANGE_EVERY == 0:
-        _save_range(tx, epoch, seq + 1)
-    tx.head_mark = HeadMark(epoch, seq + 1, entry.leaf.hex())
+    if inserted.rowcount == 0:
+        return _stored(tx, log, draft, OtherContentError(OtherContentError.__doc__))
+    leaf_hex = entry.leaf.hex()
+    if (log.size + 1) % RANGE_EVERY == 0:
+        leaves.save_range(tx, log.epoch, log.size + 1)
+    tx.known[_OPEN_LOG] = _OpenLog(log.epoch, log.origin, log.size + 1, leaf_hex, total)
+    tx.head_mark = HeadMark(log.epoch, log.size + 1, leaf_hex)
     return entry
+
+
+def offer(tx: Tx, draft: Draft) -> Entry | None:
+    """Append routine evidence, or count that there was no room for it and return None. Errors are those of append."""
+    try:
+        return append(tx, draft)
+    except budget.NoRoomError:
+        budget.count_refused(tx, draft.at)
+        return None
+
+
+def tell_of_refused(tx: Tx, gap: Draft) -> Entry | None:
+    """Append, once there is room again, a gap that tells how much was refused; None while there is nothing to tell.
+
+    `gap` is one without a body.
+    """
+    told = budget.told(tx, gap) if _open_log(tx) is not None else None
+    return append(tx, told) if told is not None else None
+
+
+def carry_over(tx: Tx, old: str, from_seq: int, recovered: Callable[[bytes], Draft]) -> int:
+    """Carry the rows of a log that ended, from `from_seq` on and in order, into the open one; return how many.
+
+    `recovered` makes the draft that carries a payload. What was carried before is not carried twice. DamagedLogError
+    when a row is not what was put there.
+    """
+    tx.execute(
+        "UPDATE epochs SET carried_from = ? WHERE epoch = ? AND carried_from IS NULL AND closed_at IS NOT NULL",
+        (from_seq, old),
+    )
+    rows = tx.execute(
+        "SELECT seq, bundle_json, leaf FROM queued_evidence WHERE epoch = ? AND seq >= ? ORDER BY seq",
+        (old, from_seq),
+    )
+    return carry(tx, (_proved(old, *row) for row in rows), recovered)
+
+
+def carry(tx: Tx, payloads: Iterable[bytes], recovered: Callable[[bytes], Draft]) -> int:
+    """Carry payloads of a log that ended into the open one, in order; return how many were not there yet."""
+    log = _open_log(tx)
+    if log is None:
+        raise NoEpochError(NoEpochError.__doc__)
+    count = 0
+    for payload in payloads:
+        draft = recovered(payload)
+        if _place_of(tx, log.epoch, draft.bundle_id) is None:
+            append(tx, draft)
+            count += 1
+    return count
 
 
 def head(tx: Tx) -> Head:
@@ -186,7 +246,7 @@ def head(tx: Tx) -> Head:
     if opened is None:
         raise NoEpochError(NoEpochError.__doc__)
     size, last_leaf, _ = _last(tx, opened[0])
-    return Head(size, last_leaf, _compact_at(tx, opened[0], size))
+    return Head(size, last_leaf, leaves.compact_at(tx, opened[0], size))
 
 
 def size_of(tx: Tx, epoch: str) -> int:
@@ -194,29 +254,43 @@ def size_of(tx: Tx, epoch: str) -> int:
     return _last(tx, epoch)[0]
 
 
+def to_deliver(tx: Tx, epoch: Epoch) -> int:
+    """Return up to which size a log is to be delivered: all of it, unless its successor carries the rest."""
+    return size_of(tx, epoch.epoch) if epoch.carried_from is None else epoch.carried_from
+
+
 def root_at(tx: Tx, epoch: str, size: int) -> bytes:
-    """Return the 32-byte root over the log's first `size` entries; BeyondLogError when it has fewer."""
-    return merkle.root_of(_compact_at(tx, epoch, size))
+    """Return the 32-byte root over the log's first `size` entries.
+
+    BeyondLogError when it has fewer, DamagedLogError when a leaf it takes is not that of its payload.
+    """
+    return merkle.root_of(leaves.compact_at(tx, epoch, size))
 
 
-def lines(tx: Tx, epoch: str, first: int, max_lines: int, max_bytes: int) -> list[bytes]:
-    """Return the payloads from `first` on: as many as fit both limits, but one even if it alone is longer."""
-    found: list[bytes] = []
+def lines(tx: Tx, epoch: str, first: int, max_lines: int, max_bytes: int) -> list[bytes | Stub]:
+    """Return the payloads from `first` on: as many as fit both limits, but one even if it alone is longer.
+
+    Where retention left only the leaf there is a `pruned` stub. DamagedLogError when one is missing or is not what was
+    sealed, so nothing that was altered is ever sent.
+    """
+    found: list[bytes | Stub] = [
+        Stub(leaf, StubReason.PRUNED) for leaf in leaves.kept(tx, epoch, first, first + max_lines)
+    ]
     room = max_bytes
     rows = tx.execute(
         """
-        SELECT seq, bundle_json FROM queued_evidence
+        SELECT seq, bundle_json, leaf FROM queued_evidence
         WHERE epoch = ? AND seq >= ? ORDER BY seq LIMIT ?
         """,
-        (epoch, first, max_lines),
+        (epoch, first + len(found), max_lines - len(found)),
     )
-    for seq, payload in rows:
+    for seq, payload, leaf in rows:
         if seq != first + len(found):
             raise DamagedLogError(f"entry {first + len(found)} of {epoch} is missing")
         room -= len(payload)
         if room < 0 and found:
             break
-        found.append(payload)
+        found.append(_proved(epoch, seq, payload, leaf))
     return found
 
 
@@ -307,20 +381,12 @@ def status(tx: Tx) -> QueueStatus:
     )
 
 
-def is_behind(tx: Tx, mark: HeadMark) -> bool:
-    """Return whether the database lacks what the head mark saw: it was restored from an older copy, or made anew."""
-    row = tx.execute(
-        "SELECT leaf FROM queued_evidence WHERE epoch = ? AND seq = ?", (mark.epoch, mark.size - 1)
-    ).fetchone()
-    return row is None or row[0].hex() != mark.leaf
-
-
 def _epochs(tx: Tx, *, closed_too: bool) -> list[Epoch]:
     rows = tx.execute(
         """
         SELECT epoch, origin, public_key, opened_at, watermark,
             (SELECT receipt FROM receipts WHERE receipts.epoch = epochs.epoch ORDER BY size DESC LIMIT 1),
-            closed_at
+            closed_at, carried_from
         FROM epochs WHERE closed_at IS NULL OR ? ORDER BY number, opened_at
         """,
         (closed_too,),
@@ -333,7 +399,18 @@ def _open_epoch(tx: Tx) -> tuple[str, str] | None:
     return row
 
 
-def _stored(tx: Tx, epoch: str, bundle_id: str) -> tuple[int, bytes] | None:
+def _open_log(tx: Tx) -> _OpenLog | None:
+    known: _OpenLog | None = tx.known.get(_OPEN_LOG)
+    if known is None:
+        opened = _open_epoch(tx)
+        if opened is None:
+            return None
+        size, last_leaf, total = _last(tx, opened[0])
+        known = tx.known[_OPEN_LOG] = _OpenLog(*opened, size, last_leaf, total)
+    return known
+
+
+def _place_of(tx: Tx, epoch: str, bundle_id: str) -> tuple[int, bytes] | None:
     row: tuple[int, bytes] | None = tx.execute(
         "SELECT seq, bundle_json FROM queued_evidence WHERE epoch = ? AND bundle_id = ?",
         (epoch, bundle_id),
@@ -341,14 +418,23 @@ def _stored(tx: Tx, epoch: str, bundle_id: str) -> tuple[int, bytes] | None:
     return row
 
 
-def _same(draft: Draft, origin: str, seq: int, payload: bytes) -> Entry:
-    """Return the stored entry, after sealing the draft at its place has given the same bytes."""
+def _stored(tx: Tx, log: _OpenLog, draft: Draft, otherwise: Exception) -> Entry:
+    """Return the stored entry, after sealing the draft at its place has given the same bytes; else raise."""
+    stored = _place_of(tx, log.epoch, draft.bundle_id)
+    if stored is None:
+        raise otherwise
+    seq, payload = stored
     prev = canonical.read(payload, entries.MAX_RECOVERED_BYTES)["prev"]
     if (draft.kind == Kind.GENESIS) == (seq == 0):
-        entry = entries.seal(draft, origin, seq, prev)
+        entry = entries.seal(draft, log.origin, seq, prev)
         if entry.payload == payload:
             return entry
     raise OtherContentError(f"bundle {draft.bundle_id} stands at {seq} with other content")
+
+
+def _proved(epoch: str, seq: int, payload: bytes, leaf: bytes) -> bytes:
+    leaves.prove(payload, leaf, epoch, seq)
+    return payload
 
 
 def _last(tx: Tx, epoch: str) -> tuple[int, str, int]:
@@ -367,30 +453,3 @@ def _row(tx: Tx, epoch: str, seq: int) -> tuple[int, int] | None:
         (epoch, seq),
     ).fetchone()
     return row
-
-
-def _save_range(tx: Tx, epoch: str, size: int) -> None:
-    tx.execute(
-        "INSERT INTO ranges (epoch, size, compact) VALUES (?, ?, ?)",
-        (epoch, size, b"".join(_compact_at(tx, epoch, size))),
-    )
-
-
-def _compact_at(tx: Tx, epoch: str, size: int) -> list[bytes]:
-    """Return the compact range at `size`: the nearest one saved below, and at most 256 leaves on top."""
-    saved: tuple[int, Any] | None = tx.execute(
-        "SELECT size, compact FROM ranges WHERE epoch = ? AND size <= ? ORDER BY size DESC LIMIT 1",
-        (epoch, size),
-    ).fetchone()
-    at, roots = saved or (0, b"")
-    leaves = [
-        row[0]
-        for row in tx.execute(
-            "SELECT leaf FROM queued_evidence WHERE epoch = ? AND seq >= ? AND seq < ? ORDER BY seq",
-            (epoch, at, size),
-        )
-    ]
-    reached, compact = merkle.extend(at, [roots[i : i + 32] for i in range(0, len(roots), 32)], leaves)
-    if reached != size:
-        raise BeyondLogError(f"the log {epoch} does not reach {size} entries")
-    return compact

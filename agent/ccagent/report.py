@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ccagent import clock, identity, incidents, queue, states
+from ccagent import budget, clock, identity, incidents, queue, states, verify
 from ccagent.incidents import Incident
 from ccagent.places import Places
 from ccagent.states import State
@@ -53,14 +53,14 @@ def status(places: Places, store: Store, vitals: Vitals | None = None) -> dict[s
 
 
 def queued(store: Store) -> dict[str, Any]:
-    """Return every log with what of it waits, and how it stands with the server."""
+    """Return every log with what of it waits, how full the store is, and how it stands with the server."""
     logs = [
         {
             "epoch": log.epoch,
             "origin": log.origin,
-            "size": (size := store.read(queue.size_of, log.epoch)),
+            "size": store.read(queue.size_of, log.epoch),
             "receipted": log.watermark,
-            "waiting": size - log.watermark,
+            "waiting": store.read(queue.to_deliver, log) - log.watermark,
             "open": log.closed_at_ms is None,
         }
         for log in store.read(queue.all_epochs)
@@ -68,8 +68,22 @@ def queued(store: Store) -> dict[str, Any]:
     return {
         "logs": logs,
         "waiting_bytes": store.read(queue.status).waiting_bytes,
+        "oldest_at_ms": store.read(queue.status).oldest_at_ms,
+        "last_receipt_at_ms": store.read(queue.status).last_receipt_at_ms,
+        "room": dataclasses.asdict(store.read(budget.room)),
+        "refused": store.read(budget.refused).count,
         "destination": dataclasses.asdict(store.read(queue.destination)),
     }
+
+
+def verified(places: Places, store: Store) -> dict[str, Any]:
+    """Return what came of verifying every log against the receipts that are held for it."""
+    try:
+        known = identity.load(places)
+    except identity.IdentityUnusableError:
+        known = None
+    logs = store.read(verify.against_receipts, known.witnesses if known else {})
+    return {"whole": all(log.trouble is None for log in logs), "logs": [dataclasses.asdict(log) for log in logs]}
 
 
 def open_incidents(store: Store) -> dict[str, Any]:
@@ -79,7 +93,7 @@ def open_incidents(store: Store) -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals | None) -> dict[str, Any]:
-    """Return the answer to a question: status, queue or incidents."""
+    """Return the answer to a question: status, queue, incidents or verify."""
     match request.get("ask"):
         case "status":
             return status(places, store, vitals)
@@ -87,8 +101,10 @@ def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals
             return queued(store)
         case "incidents":
             return open_incidents(store)
+        case "verify":
+            return verified(places, store)
         case other:
-            return {"error": f"{str(other)[:40]!r} is no question: ask for status, queue or incidents"}
+            return {"error": f"{str(other)[:40]!r} is no question: ask for status, queue, incidents or verify"}
 
 
 def _who(places: Places) -> dict[str, Any]:

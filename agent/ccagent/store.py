@@ -39,6 +39,8 @@ _MIGRATION = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
 # Beyond the budget, for what must be kept when it is used up: receipts, and counts of what was refused.
 _HEADROOM_BYTES = 1024 * 1024
 _LOOK_FOR_ROOM_S = 10.0
+# In pages. SQLite's own 1000; on a full disk the log begins anew early, so that counting does not use up the ballast.
+_CHECKPOINT_AT, _CHECKPOINT_AT_WHEN_FULL = 1000, 16
 # After these the connection's picture of the file is not to be trusted.
 _BROKEN = frozenset(
     {
@@ -49,7 +51,10 @@ _BROKEN = frozenset(
         sqlite3.SQLITE_PROTOCOL,
     }
 )
+_SECOND_NUMBER = 0x63_63_00_00
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# While opening, the file itself must be at fault: its schema is another, or its header forbids writing.
+_ODD_AT_OPEN = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CONSTRAINT})
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 
 
@@ -116,7 +121,8 @@ class _Raised:
 class Store:
     """The open store. `mark_at_open` is the head mark as the last run left it, None when there was none.
 
-    `is_damaged` says that something read was not what was put there.
+    `newest_mark` is the newest that this run wrote, or that one. `is_damaged` says that something read was not what
+    was put there.
     """
 
     def __init__(self, places: Places, lock: int, marks: MarkFile, mark_at_open: HeadMark | None) -> None:
@@ -131,6 +137,8 @@ class Store:
         # Until the mark was found to agree, or what it knows more is on record, it must not be written over.
         self._mark_withheld = mark_at_open is not None
         self.mark_at_open = mark_at_open
+        self.newest_mark = mark_at_open
+        self._withheld: HeadMark | None = None
         self.is_damaged = False
 
     @classmethod
@@ -173,12 +181,19 @@ class Store:
         return not self._mark_withheld
 
     def settle_mark(self) -> None:
-        """Let the mark be written over: what it knew more than the database is on record now."""
+        """Write the mark over: what it knew more than the database is on record now."""
         self._mark_withheld = False
+        self._write_mark(self._withheld)
+        with contextlib.suppress(OSError):  # it is written again with the next commit
+            self._marks.sync()
 
     def release(self) -> None:
-        """Close the database but keep the lock, so that its files can be moved; the next use opens what is there."""
+        """Close the database but keep the lock, so that its files can be moved; the next use opens what is there.
+
+        The head mark stays as it is until it is settled.
+        """
         self._drop_connection()
+        self._mark_withheld = True
         self.is_damaged = False
 
     async def write(self, unit: Callable[[Tx, *Ts], T], *args: *Ts) -> T:
@@ -217,6 +232,20 @@ class Store:
                 raise StoreFailedError(f"the store could not be read: {error}") from error
             raise
 
+    def examine(self, query: Callable[[Tx], T]) -> T:
+        """Return `query(tx)`; whatever SQLite stumbles over in the file is a DamagedError too, but not a failing disk.
+
+        StoreDamagedError when the file cannot even be opened.
+        """
+        try:
+            return self.read(query)
+        except StoreFailedError as error:
+            if not self.is_damaged:
+                raise
+            raise DamagedError(str(error)) from error
+        except sqlite3.Error as error:
+            raise DamagedError(f"the database cannot be read as the store: {error}") from error
+
     def tend(self) -> None:
         """Free pages that retention emptied, sync the head mark and put the ballast back: to be done now and then."""
         tx = self._usable()
@@ -227,7 +256,7 @@ class Store:
             self._after(error)
         except OSError as error:
             log.warning("the head mark could not be synced: %s", error)
-        tx.has_ballast = self._ballast.put_back()
+        _has_reserve(tx, self._ballast.put_back())
 
     def close(self) -> None:
         """Commit what waits, close the database and let the lock go; a second time does nothing."""
@@ -300,7 +329,7 @@ class Store:
             log.warning("the disk is full, and the ballast could not be given up: %s", failure)
             return False
         log.warning("the disk is full: its last mebibyte is kept for what must not be lost")
-        tx.has_ballast = False
+        _has_reserve(tx, False)
         self._looked_for_room_at = time.monotonic()
         return True
 
@@ -308,11 +337,15 @@ class Store:
         now = time.monotonic()
         if now - self._looked_for_room_at >= _LOOK_FOR_ROOM_S:
             self._looked_for_room_at = now
-            tx.has_ballast = self._ballast.put_back()
+            _has_reserve(tx, self._ballast.put_back())
 
     def _write_mark(self, mark: HeadMark | None) -> None:
-        if mark is None or self._mark_withheld:
+        if mark is None:
             return
+        if self._mark_withheld:
+            self._withheld = mark
+            return
+        self.newest_mark = mark
         try:
             self._marks.write(mark)
         except OSError as error:  # the rows are safe; only the finding of a rolled-back disk is weaker
@@ -361,7 +394,8 @@ class Store:
                 raise StoreFailedError("the store could not be written anew after an error")
             self._must_checkpoint = False
         tx = Tx(connection, _limit_pages(connection, self.places))
-        tx.has_ballast = self._ballast.put_back()
+        if not self._ballast.put_back():
+            _has_reserve(tx, False)
         if self._mark_withheld and self.mark_at_open is not None:
             self._mark_withheld = not _has(tx, self.mark_at_open)
         self._tx = tx
@@ -382,6 +416,12 @@ def _only_reading(tx: Tx) -> Iterator[None]:
         yield
     finally:
         tx.execute("PRAGMA query_only = OFF")
+
+
+def _has_reserve(tx: Tx, there: bool) -> None:
+    if there != tx.has_ballast:
+        tx.has_ballast = there
+        tx.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_AT if there else _CHECKPOINT_AT_WHEN_FULL}")
 
 
 def _run_alone(tx: Tx, unit: Callable[[Tx], Any]) -> Any:
@@ -424,9 +464,15 @@ def _is_damage(error: BaseException) -> bool:
 
 
 def _has(tx: Tx, mark: HeadMark) -> bool:
-    """Return whether the database holds the entry that a head mark names."""
+    """Return whether the database holds the entry that a head mark names, or, where it has left, its leaf."""
     row = tx.execute(
-        "SELECT leaf FROM queued_evidence WHERE epoch = ? AND seq = ?", (mark.epoch, mark.size - 1)
+        """
+        SELECT leaf FROM queued_evidence WHERE epoch = ?1 AND seq = ?2
+        UNION ALL
+        SELECT substr(leaves, (?2 - first) * 32 + 1, 32) FROM kept_leaves
+        WHERE epoch = ?1 AND first = ?2 - ?2 % 256
+        """,
+        (mark.epoch, mark.size - 1),
     ).fetchone()
     return row is not None and row[0].hex() == mark.leaf
 
@@ -475,7 +521,10 @@ def _connect(places: Places) -> sqlite3.Connection:
 def _migrate(connection: sqlite3.Connection) -> None:
     """Run the schema's files that this database has not had yet, each in one transaction with its number."""
     have: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    again: int = connection.execute("PRAGMA application_id").fetchone()[0]
     files = _schema_files()
+    if again != _second(have):
+        raise StoreDamagedError("the database says two different things about its schema")
     if have > len(files):
         raise StoreUnusableError(
             f"the store was written by a newer cc-agent (schema {have}, this one knows {len(files)}):"
@@ -483,11 +532,20 @@ def _migrate(connection: sqlite3.Connection) -> None:
         )
     for number, sql in enumerate(files[have:], start=have + 1):
         try:
-            connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\n;PRAGMA user_version = {number};\nCOMMIT;")
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{sql}\n;PRAGMA user_version = {number};"
+                f"\nPRAGMA application_id = {_second(number)};\nCOMMIT;"
+            )
         except sqlite3.Error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def _second(number: int) -> int:
+    """Return the schema's number as it stands in the file once more, so that a flipped bit does not pass for a newer
+    agent's work; the first schema had no second number."""
+    return _SECOND_NUMBER + number if number > 1 else 0
 
 
 def _schema_files() -> list[str]:
@@ -501,7 +559,8 @@ def _schema_files() -> list[str]:
 
 
 def _failure(places: Places, error: OSError | sqlite3.Error) -> StoreUnusableError:
-    kind = StoreDamagedError if _is_damage(error) else StoreUnusableError
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    kind = StoreDamagedError if code in _DAMAGE or code in _ODD_AT_OPEN else StoreUnusableError
     return kind(_unusable(places, error))
 
 

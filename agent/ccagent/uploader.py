@@ -16,7 +16,7 @@ from ccagent.identity import Enrolment
 from ccagent.queue import Epoch, Failure, HeldReceipt
 from ccagent.store import Store, Tx
 from ccshared import batch, notes
-from ccshared.batch import Batch
+from ccshared.batch import Batch, Stub
 from ccshared.messages import Head
 from ccshared.notes import Checkpoint, Receipt
 
@@ -132,7 +132,7 @@ class Uploader:
     async def drain(self) -> None:
         """Send all that waits until the server has receipted it; the first failure ends it with its RequestError."""
         for epoch in self._store.read(queue.all_epochs):
-            if self._is_ours(epoch) and epoch.watermark < self._store.read(queue.size_of, epoch.epoch):
+            if self._is_ours(epoch) and epoch.watermark < self._store.read(queue.to_deliver, epoch):
                 await self._drain_epoch(epoch.epoch)
 
     def fail(self, error: RequestError) -> tuple[Failure, float]:
@@ -199,7 +199,7 @@ class Uploader:
             lines = lines[: len(lines) // 2]
         return None
 
-    def _batch(self, epoch: str, first: int, lines: list[bytes]) -> Batch:
+    def _batch(self, epoch: str, first: int, lines: list[bytes | Stub]) -> Batch:
         known = self._epoch(epoch)
         end = first + len(lines)
         checkpoint = Checkpoint(known.origin, end, self._store.read(queue.root_at, epoch, end))

@@ -1,6 +1,8 @@
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -164,6 +166,31 @@ def test_people_read_status_queue_and_incidents(machine: Machine, witness: Witne
     assert machine.call("incidents").returncode == 0
     assert json.loads(machine.call("queue", "--json").stdout)["logs"][0]["waiting"] == 0
     assert "incidents" in json.loads(machine.call("incidents", "--json").stdout)
+    assert json.loads(machine.call("queue", "--json").stdout)["room"]["budget_bytes"] > 0
+
+
+def test_the_own_log_verifies_and_a_damaged_receipt_is_found(machine: Machine, witness: Witness) -> None:
+    machine.enroll(witness)
+    machine.call("once")
+    whole = machine.call("verify")
+    assert (whole.returncode, "whole" in whole.stdout) == (0, True)
+    with contextlib.closing(sqlite3.connect(machine.places.database)) as database, database:
+        database.execute("UPDATE receipts SET receipt = replace(receipt, 'e', 'E')")
+    broken = machine.call("verify")
+    assert broken.returncode == 1
+    assert json.loads(machine.call("verify", "--json").stdout)["whole"] is False
+
+
+def test_a_damaged_store_is_mended_when_the_agent_starts(machine: Machine, witness: Witness) -> None:
+    machine.enroll(witness)
+    machine.call("once")
+    machine.places.database.write_bytes(b"no database" * 1000)
+    assert "once" in one_sentence(machine.call("queue"))
+    mended = machine.call("once")
+    assert "goes to quarantine" in mended.stderr
+    assert mended.returncode == 0
+    assert [len(log.lines) > 1 for log in witness.logs.values()] == [True, True]
+    assert [log["open"] for log in json.loads(machine.call("queue", "--json").stdout)["logs"]] == [False, True]
 
 
 def test_status_before_anything_ran_says_what_to_do(machine: Machine) -> None:

@@ -216,8 +216,9 @@ def test_silence_of_a_day_is_broken_by_a_heartbeat(world: World) -> None:
     world.enrol()
     for hours, sealed in ((23.9, 0), (24, 1), (25, 0)):
         at_ms = 1_800_000_000_000 + round(hours * HOUR)
-        beat = evidence.heartbeat((at_ms, Clock.SYNC), "0.1.0")
-        assert world.store.write_now(patrol._note, [], beat).sealed == sealed
+        stamp = (at_ms, Clock.SYNC)
+        beat, gap = evidence.heartbeat(stamp, "0.1.0"), evidence.gap(stamp)
+        assert world.store.write_now(patrol._note, [], beat, gap).sealed == sealed
     assert world.log()[-1].kind == "heartbeat"
 
 

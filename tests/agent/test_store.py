@@ -223,6 +223,7 @@ def test_a_database_that_is_none_gives_one_sentence_and_frees_the_lock(places: P
 def test_a_database_of_a_newer_agent_is_left_alone(places: Places) -> None:
     with contextlib.closing(Store.open(places)) as store:
         store.write_now(lambda tx: tx.execute("PRAGMA user_version = 900"))
+        store.write_now(lambda tx: tx.execute(f"PRAGMA application_id = {0x63630000 + 900}"))
     with pytest.raises(StoreUnusableError, match="newer cc-agent"):
         Store.open(places)
 
@@ -267,3 +268,25 @@ def test_a_torn_mark_leaves_the_one_before(places: Places, store: Store) -> None
     assert found == {HeadMark("1-aaaaaaaa", 8, "0" * 64), HeadMark("1-aaaaaaaa", 9, "0" * 64)}
     places.head_mark.write_bytes(whole[:20])
     assert head_mark.read(places.head_mark) is None
+
+
+def test_a_mark_that_the_database_does_not_bear_out_is_not_written_over(places: Places, store: Store) -> None:
+    ahead = HeadMark("1-aaaaaaaa", 7, "0" * 64)
+    store.write_now(lambda tx: setattr(tx, "head_mark", ahead))
+    store.close()
+    with contextlib.closing(Store.open(places)) as again:
+        assert not again.mark_agrees
+        again.write_now(lambda tx: setattr(tx, "head_mark", HeadMark("1-aaaaaaaa", 3, "1" * 64)))
+        assert head_mark.read(places.head_mark) == ahead
+        again.settle_mark()
+        assert head_mark.read(places.head_mark) == HeadMark("1-aaaaaaaa", 3, "1" * 64)
+
+
+def test_a_full_budget_fails_cleanly_and_leaves_the_ballast(places: Places, store: Store) -> None:
+    pages = store.read(lambda tx: tx.execute("PRAGMA page_count").fetchone()[0])
+    store.read(lambda tx: tx.execute(f"PRAGMA max_page_count = {pages + 10}"))
+    with pytest.raises(StoreFailedError, match="full"):
+        store.write_now(note, "x" * 100_000)
+    assert places.ballast.stat().st_size == 1024 * 1024
+    assert store.write_now(note, "small") == "small"
+    assert store.read(notes) == ["small"]

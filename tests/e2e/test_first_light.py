@@ -2,7 +2,7 @@
 
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import asyncpg
@@ -96,6 +96,28 @@ async def fill(places: Places, count: int) -> None:
     for start in range(0, count, 100):
         await store.write(seal, start)
     store.close()
+
+
+async def test_a_damaged_store_is_salvaged_and_the_server_receipts_what_is_left(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.serve()
+    clinic.enroll()
+    clinic.command("once")
+    places = Places(tmp_path / "agent")
+    await fill(places, 300)
+    data = bytearray(places.database.read_bytes())
+    data[data.index(b'"number":200,') + 3] ^= 1
+    places.database.write_bytes(data)
+    assert "quarantine" in clinic.command("once").stderr
+    assert clinic.status()["waiting"] == 0
+    assert clinic.command("verify").stdout.count("whole") == 2
+    conn = await asyncpg.connect(clinic.urls.admin)
+    rows = await conn.fetch("SELECT bundle_id FROM evidence_bundles WHERE bundle_id = ANY($1)", ids_of(range(300)))
+    await conn.close()
+    assert sorted(row["bundle_id"] for row in rows) == sorted(set(ids_of(range(300))) - set(ids_of([200])))
+
+
+def ids_of(numbers: Iterable[int]) -> list[str]:
+    return [f"{number:032x}" for number in numbers]
 
 
 async def test_an_appliance_goes_on_while_the_server_is_away(clinic: Clinic) -> None:

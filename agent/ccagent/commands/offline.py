@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from ccagent import report
+from ccagent import opening, report
 from ccagent.places import Places
-from ccagent.store import Store, StoreFailedError, StoreInUseError, StoreUnusableError
+from ccagent.store import StoreDamagedError, StoreFailedError, StoreInUseError, StoreUnusableError
 
 
 def answer(places: Places, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -17,9 +17,13 @@ def answer(places: Places, request: dict[str, Any]) -> dict[str, Any] | None:
             f"no agent has run on {places.state_dir} yet: start it with 'cc-agent run', or name another --state-dir"
         )
     try:
-        with contextlib.closing(Store.open(places)) as store:
+        with contextlib.closing(opening.look(places)) as store:
             return report.answer(request, places, store, None)
     except StoreInUseError:
         return None
+    except StoreDamagedError as error:
+        raise click.ClickException(
+            f"the store is damaged: 'cc-agent run' or 'cc-agent once' mends it ({error})"
+        ) from error
     except (StoreUnusableError, StoreFailedError) as error:
         raise click.ClickException(str(error)) from error

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from ccagent import daemon, enrolment, identity, mirror, queue
+from ccagent import daemon, enrolment, identity, mirror, opening, queue
 from ccagent.client import Client, RequestError
+from ccagent.clock import ClockWatch
 from ccagent.commands.calling import Call, print_table
 from ccagent.commands.settings import load, start_log
 from ccagent.config import Config
@@ -54,7 +55,7 @@ def command(call: Call) -> None:
 
 async def once(config: Config, places: Places) -> Outcome:
     """Do one round as the agent's loops would, each step once."""
-    with contextlib.closing(Store.open(places)) as store:
+    with contextlib.closing(opening.open_store(places, ClockWatch().stamp())) as store:
         agent = daemon.open_agent(config, places, store)
         who = identity.load_enrolment(places)
         if who is None:

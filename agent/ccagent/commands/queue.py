@@ -27,6 +27,12 @@ def command(call: Call, as_json: bool) -> None:
         for log in told["logs"]
     ]
     print_table([("epoch", "entries", "receipted", "waiting", ""), *rows])
+    click.echo(f"\n{told['waiting_bytes']} bytes wait, the oldest since {moment(told['oldest_at_ms'])}")
+    click.echo(f"last receipt {moment(told['last_receipt_at_ms'])}")
+    room = told["room"]
+    click.echo(f"store {room['used_bytes']} of {room['budget_bytes']} bytes, {room['used_percent']} %")
+    if told["refused"]:
+        click.echo(f"no room for {told['refused']} routine entries; a gap entry will tell")
     to = told["destination"]
     if to["retry_count"]:
         click.echo(f"\nfailed {to['retry_count']} times: {to['last_error']}")

@@ -1,0 +1,77 @@
+"""What leaves the store: receipted rows after 30 days, 256 at a time, and only their payloads; the leaves stay.
+
+Nothing that is not receipted ever leaves, whatever its age; and what leaves is verified first, so that a row that was
+damaged on the disk is found before its payload is gone.
+"""
+
+from ccagent import leaves, queue
+from ccagent.queue import Epoch
+from ccagent.store import Tx
+
+KEEP_MS = 30 * 24 * 3_600_000
+_AT_ONCE = 256
+
+
+def prune(tx: Tx, before_ms: int) -> int:
+    """Let up to 256 rows receipted before then (ms UTC) leave; return how many did, 0 when there are no more.
+
+    DamagedLogError when one is not what was sealed: then none leaves.
+    """
+    for epoch in queue.all_epochs(tx):
+        gone = _prune_block(tx, epoch, before_ms) or _prune_carried(tx, epoch)
+        if gone:
+            return gone
+    return 0
+
+
+def _prune_block(tx: Tx, epoch: Epoch, before_ms: int) -> int:
+    """Put the leaves of the oldest 256 rows in a blob and delete the rows, when all are receipted and old enough."""
+    first = tx.execute("SELECT min(seq) FROM queued_evidence WHERE epoch = ?", (epoch.epoch,)).fetchone()[0]
+    if first is None or first % leaves.BLOCK or first + leaves.BLOCK > _prunable(tx, epoch, before_ms):
+        return 0
+    end = first + leaves.BLOCK
+    blob = b"".join(leaves.read(tx, epoch.epoch, first, end))
+    if len(blob) != leaves.BLOCK * 32:
+        raise leaves.DamagedLogError(f"entries of {epoch.epoch} between {first} and {end} are missing")
+    tx.execute("INSERT INTO kept_leaves (epoch, first, leaves) VALUES (?, ?, ?)", (epoch.epoch, first, blob))
+    tx.execute("DELETE FROM queued_evidence WHERE epoch = ? AND seq >= ? AND seq < ?", (epoch.epoch, first, end))
+    # One receipt a block tells when its rows were uploaded; the newest of the log stays in any case.
+    tx.execute(
+        """
+        DELETE FROM receipts WHERE epoch = ?1 AND size > ?2 AND size < (
+            SELECT max(size) FROM receipts WHERE epoch = ?1 AND size <= ?3
+        )
+        """,
+        (epoch.epoch, first, end),
+    )
+    return leaves.BLOCK
+
+
+def _prunable(tx: Tx, epoch: Epoch, before_ms: int) -> int:
+    """Return how many of the first entries may have left: receipted long enough ago, and never the newest row."""
+    size: int | None = tx.execute(
+        "SELECT max(size) FROM receipts WHERE epoch = ? AND uploaded_at < ?", (epoch.epoch, before_ms)
+    ).fetchone()[0]
+    return min(size or 0, epoch.watermark, queue.size_of(tx, epoch.epoch) - 1)
+
+
+def _prune_carried(tx: Tx, epoch: Epoch) -> int:
+    """Delete rows of a log that ended whose successor carries them and has a receipt for that."""
+    if epoch.carried_from is None:
+        return 0
+    done = tx.execute(
+        """
+        DELETE FROM queued_evidence WHERE id IN (
+            SELECT old.id FROM queued_evidence AS old
+            JOIN epochs AS later ON later.epoch <> old.epoch
+            JOIN queued_evidence AS carrying
+                ON carrying.epoch = later.epoch AND carrying.bundle_id = old.bundle_id
+                AND carrying.seq < later.watermark
+            WHERE old.epoch = ?1 AND old.seq >= ?2
+                AND old.seq < (SELECT max(seq) FROM queued_evidence WHERE epoch = ?1)
+            ORDER BY old.seq LIMIT ?3
+        )
+        """,
+        (epoch.epoch, epoch.carried_from, _AT_ONCE),
+    )
+    return done.rowcount

@@ -1,0 +1,153 @@
+"""Retention: receipted payloads leave after their time, their leaves stay, and nothing else ever leaves."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ccagent import daemon, head_mark, queue, retention, verify
+from ccagent.clock import Clocks, ClockWatch
+from ccagent.config import Config
+from ccagent.places import Places
+from ccagent.store import Store
+from ccshared import merkle
+from ccshared.batch import Stub
+from ccshared.vocabulary import StubReason
+from tests.faults import appliance
+from tests.faults.appliance import EPOCH, STAMP
+
+COUNT = 800
+LATER_MS = STAMP[0] + 1
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return appliance.settle_in(tmp_path / "state")
+
+
+@pytest.fixture
+def store(places: Places) -> Iterator[Store]:
+    with contextlib.closing(appliance.open_store(places)) as store:
+        appliance.begin(store)
+        for number in range(1, COUNT):
+            store.write_now(queue.append, appliance.draft(number))
+        yield store
+
+
+def prune_all(store: Store) -> int:
+    total = 0
+    while gone := store.write_now(retention.prune, LATER_MS):
+        total += gone
+    return total
+
+
+def rows(store: Store) -> int:
+    count: int = store.read(lambda tx: tx.execute("SELECT count(*) FROM queued_evidence").fetchone()[0])
+    return count
+
+
+def test_nothing_that_is_not_receipted_ever_leaves(store: Store) -> None:
+    assert prune_all(store) == 0
+    assert rows(store) == COUNT
+
+
+def test_whole_blocks_of_receipted_rows_leave_and_a_root_needs_them_no_more(store: Store) -> None:
+    before = store.read(queue.root_at, EPOCH, 700)
+    appliance.acknowledge(store, 700)
+    assert prune_all(store) == 512
+    assert rows(store) == COUNT - 512
+    assert store.read(queue.root_at, EPOCH, 700) == before
+
+
+def test_rows_receipted_lately_stay(store: Store) -> None:
+    appliance.acknowledge(store, 700)
+    assert store.write_now(retention.prune, STAMP[0]) == 0
+
+
+def test_what_left_can_still_be_sent_as_stubs(store: Store) -> None:
+    whole = [merkle.leaf_hash(line) for line in store.read(queue.lines, EPOCH, 0, COUNT, 10**8) if type(line) is bytes]
+    appliance.acknowledge(store, COUNT)
+    prune_all(store)
+    lines = store.read(queue.lines, EPOCH, 0, COUNT, 10**8)
+    assert lines[:768] == [Stub(leaf, StubReason.PRUNED) for leaf in whole[:768]]
+    assert [merkle.leaf_hash(line) for line in lines[768:] if type(line) is bytes] == whole[768:]
+
+
+def test_the_log_goes_on_and_verifies_at_the_next_start(store: Store, places: Places) -> None:
+    appliance.acknowledge(store, COUNT)
+    prune_all(store)
+    store.write_now(queue.append, appliance.draft(COUNT))
+    store.close()
+    with contextlib.closing(appliance.open_store(places)) as again:
+        assert len(appliance.told(again).leaves) == COUNT + 1
+        assert again.read(queue.size_of, EPOCH) == COUNT + 1
+
+
+def test_a_mark_that_names_an_entry_which_has_left_is_borne_out_by_its_leaf(store: Store, places: Places) -> None:
+    mark = head_mark.HeadMark(EPOCH, 100, merkle.leaf_hash(first_line(store, 99)).hex())
+    appliance.acknowledge(store, COUNT)
+    prune_all(store)
+    store.close()
+    with contextlib.closing(head_mark.MarkFile.open(places.head_mark)) as marks:
+        marks.write(mark)
+    with contextlib.closing(Store.open(places)) as again:
+        assert again.mark_at_open == mark
+        assert again.mark_agrees
+
+
+def first_line(store: Store, seq: int) -> bytes:
+    (line,) = store.read(queue.lines, EPOCH, seq, 1, 10**6)
+    assert isinstance(line, bytes)
+    return line
+
+
+def test_a_row_that_was_damaged_is_found_before_it_leaves(store: Store, places: Places) -> None:
+    appliance.acknowledge(store, COUNT)
+    store.release()
+    data = bytearray(places.database.read_bytes())
+    data[data.index(b'"number":77,') + 3] ^= 1
+    places.database.write_bytes(data)
+    with pytest.raises(queue.DamagedLogError):
+        store.write_now(retention.prune, LATER_MS)
+    assert store.is_damaged
+    assert rows(store) == COUNT
+
+
+async def test_the_agent_lets_rows_leave_thirty_days_after_their_receipt(store: Store, places: Places) -> None:
+    appliance.acknowledge(store, COUNT)
+    agent = daemon.open_agent(Config(), places, store)
+    agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + retention.KEEP_MS, lambda: 1.0, lambda: True))
+    assert await daemon.prune(agent) == 0
+    agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + retention.KEEP_MS + 1, lambda: 1.0, lambda: True))
+    assert await daemon.prune(agent) == 768
+
+
+async def test_the_agent_that_runs_tends_its_store_by_itself(store: Store, places: Places) -> None:
+    appliance.acknowledge(store, COUNT)
+    agent = daemon.open_agent(Config(), places, store)
+    agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + 2 * retention.KEEP_MS, lambda: 1.0, lambda: True))
+    keeping = asyncio.create_task(daemon._keep(agent))
+    while rows(store) > COUNT - 768:
+        await asyncio.sleep(0.01)
+    keeping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await keeping
+
+
+def test_the_own_log_verifies_against_its_receipts_before_and_after(store: Store) -> None:
+    witnesses = {appliance.WITNESS_NAME: appliance.ed25519.public_key(appliance.WITNESS)}
+    appliance.acknowledge(store, 300)
+    appliance.acknowledge(store, COUNT)
+    assert [(log.receipts, log.trouble) for log in store.read(verify.against_receipts, witnesses)] == [(2, None)]
+    prune_all(store)
+    (after,) = store.read(verify.against_receipts, witnesses)
+    assert (after.size, after.trouble) == (COUNT, None)
+
+
+def test_a_receipt_that_nobody_pinned_signed_is_named(store: Store) -> None:
+    appliance.acknowledge(store, 300)
+    (found,) = store.read(verify.against_receipts, {})
+    assert found.receipts == 0
+    assert found.trouble is not None
