@@ -12,7 +12,7 @@ from ccserver.queries import (
     evidence_bundles,
     evidence_logs,
 )
-from ccserver.scope import ApplianceScope
+from ccserver.scope import ApplianceScope, widen
 from ccserver.tokens import Device
 from ccserver.witness import ForkError, Log, Step
 from ccshared import notes
@@ -58,7 +58,8 @@ async def _store(scope: ApplianceScope, context: Context, log: Log, step: Step) 
     held = step.held is not None
     cosigned_at, name = (None, None) if held else (int(time.time()), context.keys.witness.name)
     grown = await evidence_logs.advance(scope, log.epoch, step, cosigned_at, name)
-    await _derive(scope, log, step, now)
+    if not held:  # what nobody receipted yet says nothing of a site
+        await _derive(scope, log, step, now)
     return grown
 
 
@@ -69,8 +70,9 @@ async def _derive(scope: ApplianceScope, log: Log, step: Step, now: datetime) ->
     epoch_number = int(log.epoch.partition("-")[0])
     changed = await check_states.upsert(scope, epoch_number, runs)
     flake_hash = next((run.flake_hash for run in runs if run.flake_hash), None)
-    if changed or flake_hash or await compliance_snapshots.is_due(scope):
-        await compliance_snapshots.record(scope, flake_hash)
+    site = await widen(scope)  # a snapshot is of all the site's appliances
+    if changed or flake_hash or await compliance_snapshots.is_due(site):
+        await compliance_snapshots.record(site, flake_hash)
 
 
 async def _record(context: Context, device: Device, epoch: str, fork: ForkError) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ccshared.entries import Entry
-from ccshared.vocabulary import Clock, Kind, Severity, Status
+from ccshared.vocabulary import Kind, Severity, Status
 
 # Twice the hourly check run: what no receipted run has named for so long is not known any more.
 FRESH_FOR = timedelta(hours=2)
@@ -120,7 +120,7 @@ def _check_run(entry: Entry, received_at: datetime) -> CheckRun | None:
     check_id, host_id, status, severity, reason = (str(word) for word in words)
     if status not in _STATUSES or severity not in _SEVERITIES or not _is_word(check_id):
         return None
-    seen_at = min(_moment(entry.at), received_at) if entry.clock == Clock.SYNC else received_at
+    seen_at = min(_moment(entry.at), received_at)  # a clock that lags makes a run stale, and none makes it fresher
     return CheckRun(
         check_id=check_id,
         host_id=_clean(host_id, 255),

@@ -1,6 +1,7 @@
 """What the server's handlers share for as long as the process runs: the pool, the keys, the configuration."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -24,6 +25,7 @@ class Context:
     token_key: bytes
     nonce_key: bytes
     cursor_key: bytes
+    appends: Counter[str] = field(default_factory=Counter)
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES))
     passwords: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PASSWORDS))
 

@@ -82,6 +82,10 @@ class TooLargeError(CentralCommandError):
     """The request's body is larger than this call takes."""
 
 
+class TooSlowError(CentralCommandError):
+    """The request's body took more than a minute to arrive."""
+
+
 class UnsupportedBodyError(CentralCommandError):
     """The request's body is of another type or encoding than this call takes."""
 

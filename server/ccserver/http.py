@@ -1,5 +1,6 @@
 """HTTP at the edge: rows of the route table, bodies read within limits, replies, one table from errors to statuses."""
 
+import asyncio
 import functools
 import logging
 import re
@@ -25,6 +26,7 @@ _log = logging.getLogger("ccserver.http")
 Handler = Callable[[Request], Awaitable[Response]]
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 JSON_LIMIT = 2 * 1024 * 1024
+_BODY_SECONDS = 60
 PROBLEM = "urn:central-command:problem:"
 
 
@@ -69,6 +71,7 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.IdempotencyConflictError: (409, "idempotency-conflict"),
     errors.TooManyRequestsError: (429, "too-many-requests"),
     errors.TooLargeError: (413, "too-large"),
+    errors.TooSlowError: (408, "too-slow"),
     errors.UnsupportedBodyError: (415, "unsupported-body"),
     errors.NotSignedInError: (401, "not-signed-in"),
     errors.ForbiddenError: (403, "forbidden"),
@@ -192,7 +195,11 @@ def _first(error: pydantic.ValidationError) -> str:
 
 async def read_body(request: Request, limit: int) -> bytes:
     """Return the body, unpacked when it is gzip, of at most `limit` bytes either way."""
-    packed = await _read_raw(request, limit)
+    return unpacked(request, await read_packed(request, limit), limit)
+
+
+def unpacked(request: Request, packed: bytes, limit: int) -> bytes:
+    """Return what a packed body holds, by the encoding that its request names."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding == "identity":
         return packed
@@ -215,13 +222,18 @@ def unpack(packed: bytes, limit: int) -> bytes:
     return body
 
 
-async def _read_raw(request: Request, limit: int) -> bytes:
+async def read_packed(request: Request, limit: int) -> bytes:
+    """Return the body as it came, of at most `limit` bytes and within a minute."""
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise errors.TooLargeError(f"The body is larger than {limit} bytes.")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise errors.TooLargeError(f"The body is larger than {limit} bytes.")
+                parts.append(part)
+    except TimeoutError as error:
+        raise errors.TooSlowError from error
     return b"".join(parts)
 
 
@@ -251,5 +263,5 @@ class RequestLog:
         finally:
             took_ms = (time.perf_counter() - began) * 1000
             _log.info(
-                "request_id=%s %s %s %d %.1fms", scope["cc.request_id"], scope["method"], scope["path"], status, took_ms
+                "request_id=%s %s %r %d %.1fms", scope["cc.request_id"], scope["method"], scope["path"], status, took_ms
             )

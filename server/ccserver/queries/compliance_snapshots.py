@@ -1,9 +1,9 @@
 """Compliance snapshots: a site's families, once a day and at each change."""
 
-from ccserver.scope import ApplianceScope
+from ccserver.scope import SiteScope
 
 
-async def record(scope: ApplianceScope, flake_hash: str | None) -> None:
+async def record(scope: SiteScope, flake_hash: str | None) -> None:
     """Add a snapshot of the site's fresh check states, unless it says what today's newest says.
 
     A family is false if any appliance fails it, unknown if none fails and one is unknown, stale or absent.
@@ -53,7 +53,7 @@ async def record(scope: ApplianceScope, flake_hash: str | None) -> None:
     )
 
 
-async def is_due(scope: ApplianceScope) -> bool:
+async def is_due(scope: SiteScope) -> bool:
     """Return whether the site has no snapshot of today."""
     newest = await scope.conn.fetchval(
         "SELECT max(snapshot_at) >= date_trunc('day', now()) FROM compliance_snapshots WHERE site_id = $1",

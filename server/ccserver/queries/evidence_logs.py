@@ -58,19 +58,20 @@ async def find(scope: ApplianceScope, epoch: str) -> Log | None:
 
 
 async def list_of_appliance(scope: ApplianceScope) -> list[Log]:
-    """Return the appliance's epochs, oldest first."""
+    """Return the appliance's epochs, oldest first; the newest 200 of them."""
     rows = await scope.conn.fetch(
         """
         SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
                held_size, held_root
         FROM evidence_logs
         WHERE site_id = $1 AND appliance_id = $2
-        ORDER BY id
+        ORDER BY id DESC
+        LIMIT 200
         """,
         scope.site_id,
         scope.appliance_id,
     )
-    return [_log(row) for row in rows]
+    return [_log(row) for row in reversed(rows)]
 
 
 async def newest_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[tuple[str, int], Log]:

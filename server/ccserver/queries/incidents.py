@@ -7,7 +7,6 @@ from datetime import datetime
 
 import orjson
 
-from ccserver.errors import NotFoundError
 from ccserver.scope import ApplianceScope, PartnerScope
 from ccshared.messages import IncidentKept, IncidentReport
 
@@ -32,10 +31,10 @@ class Incident:
     escalated_at: datetime | None
 
 
-async def upsert(scope: ApplianceScope, reports: Sequence[IncidentReport]) -> list[IncidentKept]:
-    """Write each report that is newer than what is there; return what is there now, in the order of the reports.
+async def upsert(scope: ApplianceScope, reports: Sequence[IncidentReport]) -> dict[str, IncidentKept]:
+    """Write each report that is newer than what is there; return what was written, by id.
 
-    Ids are each there once. NotFoundError when one belongs to another appliance.
+    Ids are each there once, and in order, so that two batches of the same do not wait for each other.
     """
     rows = await scope.conn.fetch(
         """
@@ -69,20 +68,28 @@ async def upsert(scope: ApplianceScope, reports: Sequence[IncidentReport]) -> li
             RETURNING i.id, i.epoch_number, i.revision
         )
         SELECT id, epoch_number, revision FROM written
-        UNION ALL
-        SELECT i.id, i.epoch_number, i.revision
-        FROM incidents i
-        WHERE i.site_id = $1 AND i.appliance_id = $3 AND i.id = ANY ($4) AND i.id NOT IN (SELECT id FROM written)
         """,
         scope.site_id,
         scope.partner_id,
         scope.appliance_id,
         *_columns(reports),
     )
-    kept = {row["id"]: IncidentKept(id=row["id"], epoch=row["epoch_number"], revision=row["revision"]) for row in rows}
-    if len(kept) != len(reports):  # row security hides the row that an id is taken by
-        raise NotFoundError("One of these incidents is another appliance's.")
-    return [kept[report.id] for report in reports]
+    return {row["id"]: IncidentKept(id=row["id"], epoch=row["epoch_number"], revision=row["revision"]) for row in rows}
+
+
+async def revisions(scope: ApplianceScope, ids: Sequence[str]) -> dict[str, IncidentKept]:
+    """Return which revision of each of the appliance's own incidents is there now, by id."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, epoch_number, revision
+        FROM incidents
+        WHERE site_id = $1 AND appliance_id = $2 AND id = ANY ($3)
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        ids,
+    )
+    return {row["id"]: IncidentKept(id=row["id"], epoch=row["epoch_number"], revision=row["revision"]) for row in rows}
 
 
 async def list_open_of_sites(
@@ -92,7 +99,7 @@ async def list_open_of_sites(
     rows = await scope.conn.fetch(
         """
         SELECT i.site_id, i.id, i.appliance_id, i.host_id, i.incident_type, i.severity,
-               coalesce(i.raw_data->>'reason', '') AS reason, i.occurrences, i.created_at, i.last_seen_at,
+               coalesce(left(i.raw_data->>'reason', 500), '') AS reason, i.occurrences, i.created_at, i.last_seen_at,
                i.escalated_at, i.total
         FROM (
             SELECT site_id, id, appliance_id, host_id, incident_type, severity, raw_data, occurrences, created_at,
