@@ -64,13 +64,10 @@ def routes() -> list[BaseRoute]:
 
 def _guarded(row: Endpoint) -> Any:
     async def endpoint(request: Request) -> Response:
-        match row.caller:
-            case Caller.DEVICE:
-                request.state.device = auth.device(request)
-            case Caller.PERSON:
-                request.state.person = await auth.person(request)
-            case Caller.ANYONE:
-                pass
+        if row.caller is Caller.DEVICE:
+            request.state.device = auth.device(request)
+        elif row.caller is not Caller.ANYONE:
+            request.state.principal = await auth.principal(request, row.caller)
         if row.method != "GET" and not row.path.startswith("/agent/"):
             auth.check_origin(request)
         return await row.handler(request)

@@ -23,13 +23,16 @@ class Context:
     config: Config
     token_key: bytes
     nonce_key: bytes
+    cursor_key: bytes
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES))
     passwords: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PASSWORDS))
 
 
 def make(db: Database, keys: ServerKeys, config: Config) -> Context:
     """Return the context for an open pool."""
-    return Context(db, keys, config, keys.derive("cc access token v1"), keys.derive("cc nonce v1"))
+    return Context(
+        db, keys, config, keys.derive("cc access token v1"), keys.derive("cc nonce v1"), keys.derive("cc cursor v1")
+    )
 
 
 def of(request: Request) -> Context:

@@ -46,6 +46,34 @@ class AlreadyExistsError(CentralCommandError):
     """There is one of that name already."""
 
 
+class BadQueryError(CentralCommandError):
+    """A part of the query string is not what this call takes."""
+
+
+class BadCursorError(BadQueryError):
+    """The cursor is not one that this list gave: begin again without it."""
+
+
+class SecondFactorNeededError(CentralCommandError):
+    """Whoever changes something signs in with a second factor: set one up on your account's page."""
+
+
+class PreconditionNeededError(CentralCommandError):
+    """Send If-Match with the ETag that you read, so that nobody's change is overwritten unseen."""
+
+
+class ChangedMeanwhileError(CentralCommandError):
+    """Somebody changed it since you read it: read it again."""
+
+
+class IdempotencyConflictError(CentralCommandError):
+    """This Idempotency-Key was used for another request."""
+
+
+class TooManyRequestsError(CentralCommandError):
+    """Too many requests: wait as long as Retry-After says."""
+
+
 class BadBodyError(CentralCommandError):
     """The request's body is not what this call takes."""
 

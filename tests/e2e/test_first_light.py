@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from playwright.async_api import Browser
 
 from ccagent import queue
 from ccagent.places import Places
@@ -186,3 +187,25 @@ async def test_a_wrong_code_is_one_sentence_and_loses_nothing(clinic: Clinic, co
     clinic.enroll()
     clinic.command("once")
     assert clinic.status()["waiting"] == 0
+
+
+@pytest.mark.browser
+async def test_a_person_signs_in_and_sees_the_real_appliance_its_stale_backup_and_the_evidence(
+    clinic: Clinic, browser: Browser
+) -> None:
+    clinic.serve()
+    clinic.enroll()
+    clinic.command("once")
+    page = await browser.new_page()
+    await page.goto(clinic.url)
+    await page.get_by_label("Login").fill(clinic.admin["login"])
+    await page.get_by_label("Password").fill(clinic.admin["password"])
+    await page.get_by_role("button", name="Sign in").click()
+    text = await page.get_by_role("region", name="Clinic").inner_text()
+    assert clinic.status()["checks"][0]["host"] in text
+    assert "the last backup is older than 48 h" in text
+    assert "check run of backup" in text
+    assert await page.get_by_role("link", name="receipted").count() >= 7
+    receipt = await page.get_by_label("The receipt, to copy").first.text_content() or ""
+    assert receipt.startswith(f"cc.example/log/{clinic.status()['appliance']}/1-")
+    await page.close()

@@ -41,7 +41,7 @@ STATIC = _CachedFiles(directory=Path(__file__).parent.parent / "static")
 async def ask(request: Request) -> Response:
     """Show the sign-in form; who is signed in goes on to the dashboard."""
     try:
-        await auth.person(request)
+        await auth.principal(request, Caller.PERSON)
     except NotSignedInError:
         return _form(request, "", refused=False)
     return render.redirect("/")
@@ -62,7 +62,7 @@ async def sign_in(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     """End the session."""
     response = render.redirect("/login")
-    await auth.close_session(request, request.state.person, response)
+    await auth.close_session(request, request.state.principal, response)
     return response
 
 

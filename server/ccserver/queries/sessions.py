@@ -12,6 +12,7 @@ class Session:
 
     partner_id: str
     user_id: str
+    second_factor: bool
 
 
 async def insert(scope: PartnerScope, token_hash: str, user_id: str, expires_at: datetime) -> None:
@@ -33,7 +34,8 @@ async def insert(scope: PartnerScope, token_hash: str, user_id: str, expires_at:
 async def find_by_credential(scope: CredentialScope, token_hash: str) -> Session | None:
     """Return the session whose cookie was presented."""
     row = await scope.conn.fetchrow(
-        "SELECT partner_id, user_id FROM sessions WHERE token_hash = $1 AND expires_at > now()", token_hash
+        "SELECT partner_id, user_id, second_factor FROM sessions WHERE token_hash = $1 AND expires_at > now()",
+        token_hash,
     )
     return Session(**row) if row else None
 

@@ -76,3 +76,18 @@ async def list_anywhere(scope: PlatformScope, limit: int) -> list[Site]:
         "SELECT id, partner_id, name, created_at FROM sites ORDER BY partner_id, name, id LIMIT $1", limit
     )
     return [Site(**row) for row in rows]
+
+
+async def is_readable(scope: PartnerScope, site_id: str, auditor_id: str | None) -> bool:
+    """Return whether the partner has this site, and the auditor (if one asks) may read it."""
+    found: bool = await scope.conn.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM sites WHERE partner_id = $1 AND id = $2)
+           AND ($3::text IS NULL
+                OR EXISTS (SELECT FROM user_sites WHERE partner_id = $1 AND site_id = $2 AND user_id = $3))
+        """,
+        scope.partner_id,
+        site_id,
+        auditor_id,
+    )
+    return found
