@@ -31,8 +31,7 @@ def places(tmp_path: Path) -> Places:
 def store(places: Places) -> Iterator[Store]:
     with contextlib.closing(appliance.open_store(places)) as store:
         appliance.begin(store)
-        for number in range(1, COUNT):
-            store.write_now(queue.append, appliance.draft(number))
+        store.write_now(lambda tx: [queue.append(tx, appliance.draft(number)) for number in range(1, COUNT)])
         yield store
 
 
@@ -129,11 +128,14 @@ async def test_the_agent_that_runs_tends_its_store_by_itself(store: Store, place
     agent = daemon.open_agent(Config(), places, store)
     agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + 2 * retention.KEEP_MS, lambda: 1.0, lambda: True))
     keeping = asyncio.create_task(daemon._keep(agent))
-    while rows(store) > COUNT - 768:
+    for _ in range(1000):
+        if rows(store) == COUNT - 768:
+            break
         await asyncio.sleep(0.01)
     keeping.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await keeping
+    assert rows(store) == COUNT - 768
 
 
 def test_the_own_log_verifies_against_its_receipts_before_and_after(store: Store) -> None:

@@ -91,9 +91,11 @@ class Disk:
         written: dict[int, Path] = {}
         for name, file in sorted(names.items()):
             path = target / name[len(self._root) + 1 :]
+            if not path.parent.is_dir():
+                continue  # its directory itself is not there
             if file < 0:
                 path.mkdir(exist_ok=True)
-            elif path.parent.is_dir():
+            else:
                 self._write(file, path, written, (chance, likely))
 
     def _write(self, file: int, path: Path, written: dict[int, Path], luck: tuple[random.Random, float]) -> None:

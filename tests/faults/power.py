@@ -17,7 +17,7 @@ from tests.faults.disk import Disk, Op
 from tests.faults.rows import Row, scratch, seeded
 
 # Of all images, how many are of each; the last proves that the harness bites.
-_SHARES = {"append": 2, "checkpoint": 3, "retention": 2, "migration": 1, "salvage": 2}
+_SHARES = {"append": 2, "checkpoint": 3, "retention": 2, "migration": 1, "salvage": 2, "syncs": 2}
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,22 @@ Each entry that was acknowledged is marked in the record at that moment. `prepar
 """
 
 import asyncio
+import contextlib
+import errno
 import json
+import logging
 import os
-import random
 import sys
 from pathlib import Path
+from typing import Protocol
 
 from ccagent import queue, retention
 from ccagent import store as stores
 from ccagent.places import Places
-from ccagent.store import Store
+from ccagent.store import Store, StoreFailedError, StoreUnusableError
 from ccshared.entries import Draft, Entry
 from tests.faults import appliance
-from tests.faults.shim import Shim
+from tests.faults.shim import SYNC, Shim
 
 LATER_MS = appliance.STAMP[0] + retention.KEEP_MS
 
@@ -57,12 +60,18 @@ def damaged(places: Places) -> None:
     places.database.write_bytes(data)
 
 
+class Record(Protocol):
+    """Where it is written that an entry was acknowledged."""
+
+    def mark(self, text: str) -> None: ...
+
+
 class Recorded:
     """A store whose acknowledged entries are marked in the record."""
 
-    def __init__(self, store: Store, shim: Shim) -> None:
+    def __init__(self, store: Store, record: Record) -> None:
         self.store = store
-        self.shim = shim
+        self.record = record
         self.number = 0
 
     def drafts(self, count: int) -> list[Draft]:
@@ -71,7 +80,7 @@ class Recorded:
         return [appliance.draft(number, 6000 if number % 13 == 5 else 60) for number in numbers]
 
     def acknowledged(self, entry: Entry) -> None:
-        self.shim.mark(json.dumps([entry.log, entry.seq, entry.leaf.hex()]))
+        self.record.mark(json.dumps([entry.log, entry.seq, entry.leaf.hex()]))
 
     def append(self, count: int) -> None:
         for one in self.drafts(count):
@@ -87,6 +96,23 @@ class Recorded:
         drafts = self.drafts(count)
         for entry in self.store.write_now(lambda tx: [queue.append(tx, one) for one in drafts]):
             self.acknowledged(entry)
+
+
+def together(run: Recorded) -> None:
+    asyncio.run(run.append_together(2, 5))
+
+
+def fail_to_sync(run: Recorded) -> None:
+    """Let a sync fail now and then: what the kernel then calls clean never reaches the disk."""
+    appliance.begin(run.store)
+    shim = Shim()
+    for number in range(24):
+        shim.fail(SYNC, 1 + number % 4, errno.EIO, number % 2)
+        for _ in range(2):
+            with contextlib.suppress(StoreFailedError, StoreUnusableError):
+                run.append(3)
+        shim.fail(0, 0)
+        run.append(2)
 
 
 def append(run: Recorded) -> None:
@@ -121,13 +147,14 @@ SCENARIOS = {
     "retention": keep_for_a_month,
     "migration": go_on,
     "salvage": go_on,
+    "syncs": fail_to_sync,
     "normal": append,
 }
 _CHECKPOINT_PAGES = {"append": 1000, "checkpoint": 12, "retention": 60, "normal": 40}
 
 
 def main(name: str, directory: Path, log: Path) -> None:
-    random.seed(1)
+    logging.disable(logging.CRITICAL)
     shim = Shim()
     shim.watch(directory, log)
     store = appliance.open_store(Places(directory))
