@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -76,15 +75,12 @@ async def credentials(server: Running, device: Device, visitor: Visitor) -> dict
         return {}
     if visitor.flaw == "made up":
         return _header(visitor.kind, "v1.a.b.9999999999." + "A" * 43 if visitor.kind == "device" else _new(visitor))
-    conn = await asyncpg.connect(server.urls.admin)
-    try:
+    async with server.db.platform() as scope:
         if visitor.kind == "device":
             if visitor.flaw:
-                await conn.execute("UPDATE appliances SET revoked_at = now()")
+                await scope.conn.execute("UPDATE appliances SET revoked_at = now()")
             return device.headers
-        return _header(visitor.kind, await _insert(conn, visitor))
-    finally:
-        await conn.close()
+        return _header(visitor.kind, await _insert(scope.conn, visitor))
 
 
 def _new(visitor: Visitor) -> str:
@@ -95,7 +91,7 @@ def _header(kind: str, value: str) -> dict[str, str]:
     return {"Cookie": f"cc_session={value}"} if kind == "session" else {"Authorization": f"Bearer {value}"}
 
 
-async def _insert(conn: "asyncpg.Connection[Any]", visitor: Visitor) -> str:
+async def _insert(conn: Any, visitor: Visitor) -> str:
     """Put the person and the session, or the key, into the database; return what proves it."""
     value, now = _new(visitor), datetime.now(UTC)
     hashed, until = (
