@@ -13,10 +13,11 @@ import asyncpg
 import pytest
 
 from ccserver import tables
-from ccserver.localpg import LocalPostgres, Urls
+from ccserver.localpg import Urls
 from ccserver.scope import Database, open_pool
 from tests.architecture import rows
 from tests.architecture.rows import Connection, Tenant
+from tests.databases import Server
 
 FILLED = "cc_filled"
 HERE: Tenant = ("alpha", "alpha-1", "alpha-1-a")
@@ -66,7 +67,7 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def filled(postgres: LocalPostgres, template: str) -> Iterator[str]:
+def filled(postgres: Server, template: str) -> Iterator[str]:
     """A template with rows of two partners, two sites each and two appliances each in every table."""
     urls = postgres.create_database(FILLED, template)
     asyncio.run(_fill(urls))
@@ -82,7 +83,7 @@ async def _fill(urls: Urls) -> None:
 
 
 @pytest.fixture
-async def two(postgres: LocalPostgres, filled: str, numbers: Iterator[int]) -> AsyncIterator[Urls]:
+async def two(postgres: Server, filled: str, numbers: Iterator[int]) -> AsyncIterator[Urls]:
     """A database of the test's own with the rows of two partners."""
     name = f"cc_two_{next(numbers)}"
     yield postgres.create_database(name, filled)
