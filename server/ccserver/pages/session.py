@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from ccserver import auth
-from ccserver.errors import BadBodyError, NotSignedInError
+from ccserver.errors import BadBodyError, ForbiddenError, NotSignedInError
 from ccserver.http import Caller, Endpoint, read_body
 from ccserver.pages import render
 
@@ -42,7 +42,7 @@ async def ask(request: Request) -> Response:
     """Show the sign-in form; who is signed in goes on to the dashboard."""
     try:
         await auth.principal(request, Caller.PERSON)
-    except NotSignedInError:
+    except (NotSignedInError, ForbiddenError):  # a key is nobody who can sign in, and the page is anyone's
         return _form(request, "", refused=False)
     return render.redirect("/")
 
