@@ -20,6 +20,8 @@ from ccserver.http import Caller, Endpoint, RequestLog, problem
 from ccserver.pages import dashboard, session
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
+from ccserver.routes.api import health as health_routes
+from ccserver.routes.api import openapi
 from ccserver.scope import open_pool
 
 _log = logging.getLogger("ccserver")
@@ -32,7 +34,9 @@ ENDPOINTS: list[Endpoint] = [
     *incidents.ENDPOINTS,
     *session.ENDPOINTS,
     *dashboard.ENDPOINTS,
+    *health_routes.ENDPOINTS,
 ]
+ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 
 
 def make(config: Config, database_url: str) -> Starlette:
