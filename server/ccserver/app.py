@@ -21,7 +21,7 @@ from ccserver.pages import dashboard, session
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.api import health as health_routes
-from ccserver.routes.api import openapi
+from ccserver.routes.api import openapi, sites
 from ccserver.scope import open_pool
 
 _log = logging.getLogger("ccserver")
@@ -35,6 +35,7 @@ ENDPOINTS: list[Endpoint] = [
     *session.ENDPOINTS,
     *dashboard.ENDPOINTS,
     *health_routes.ENDPOINTS,
+    *sites.ENDPOINTS,
 ]
 ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 

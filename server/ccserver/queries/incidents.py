@@ -8,7 +8,7 @@ from datetime import datetime
 import orjson
 
 from ccserver.errors import NotFoundError
-from ccserver.scope import ApplianceScope, PartnerScope
+from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 from ccshared.messages import IncidentKept, IncidentReport
 
 # jsonb cannot hold NUL: an escape that is not itself escaped.
@@ -30,6 +30,17 @@ class Incident:
     created_at: datetime
     last_seen_at: datetime
     escalated_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A site's incidents that began in a window, and how they were settled."""
+
+    total: int
+    success_count: int
+    l1_count: int
+    l2_count: int
+    l3_count: int
 
 
 async def upsert(scope: ApplianceScope, reports: Sequence[IncidentReport]) -> list[IncidentKept]:
@@ -113,6 +124,27 @@ async def list_open_of_sites(
         values = {name: value for name, value in row.items() if name != "total"}
         found.setdefault(row["site_id"], (row["total"], []))[1].append(Incident(**values))
     return found
+
+
+async def statistics(scope: SiteScope, since: datetime, until: datetime) -> Statistics:
+    """Return the counts of the site's incidents that began from `since` up to `until`."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT count(*) AS total,
+               count(*) FILTER (WHERE outcome = 'success') AS success_count,
+               count(*) FILTER (WHERE resolution_level = 'L1') AS l1_count,
+               count(*) FILTER (WHERE resolution_level = 'L2') AS l2_count,
+               count(*) FILTER (WHERE resolution_level = 'L3') AS l3_count
+        FROM incidents
+        WHERE site_id = $1 AND partner_id = $2 AND created_at >= $3 AND created_at < $4
+        """,
+        scope.site_id,
+        scope.partner_id,
+        since,
+        until,
+    )
+    assert row is not None  # noqa: S101  an aggregate has one row
+    return Statistics(**row)
 
 
 def _columns(reports: Sequence[IncidentReport]) -> list[list[object]]:
