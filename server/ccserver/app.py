@@ -20,8 +20,8 @@ from ccserver.http import Caller, Endpoint, RequestLog, problem
 from ccserver.pages import dashboard, session
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
+from ccserver.routes.api import appliances, openapi, sites
 from ccserver.routes.api import health as health_routes
-from ccserver.routes.api import openapi, sites
 from ccserver.scope import open_pool
 
 _log = logging.getLogger("ccserver")
@@ -36,6 +36,7 @@ ENDPOINTS: list[Endpoint] = [
     *dashboard.ENDPOINTS,
     *health_routes.ENDPOINTS,
     *sites.ENDPOINTS,
+    *appliances.ENDPOINTS,
 ]
 ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 
