@@ -20,7 +20,7 @@ from ccserver.http import Caller, Endpoint, RequestLog, problem
 from ccserver.pages import dashboard, session
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
-from ccserver.routes.api import appliances, openapi, sites
+from ccserver.routes.api import appliances, codes, openapi, sites
 from ccserver.routes.api import health as health_routes
 from ccserver.scope import open_pool
 
@@ -37,6 +37,7 @@ ENDPOINTS: list[Endpoint] = [
     *health_routes.ENDPOINTS,
     *sites.ENDPOINTS,
     *appliances.ENDPOINTS,
+    *codes.ENDPOINTS,
 ]
 ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 

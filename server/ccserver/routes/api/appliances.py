@@ -1,19 +1,20 @@
 """Appliances: list, show, revoke."""
 
+import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context, listing, liveness
+from ccserver import auth, liveness
 from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read_query, reply_value
-from ccserver.listing import Listing, ListQuery
+from ccserver.listing import Listing, ListQuery, Page
 from ccserver.liveness import Liveness
 from ccserver.queries import appliances
 from ccserver.queries.appliances import ApplianceDetail
-from ccserver.routes.api import creating
+from ccserver.routes.api import creating, lists
 
 
 @dataclass(frozen=True)
@@ -28,26 +29,26 @@ async def list_of_partner(request: Request) -> Response:
     """List the partner's appliances, the newest first."""
     asked = read_query(request, ListQuery)
     async with auth.partner_scope(request) as scope:
+
+        async def fetch(page: Page) -> list[ApplianceView]:
+            return _views(await appliances.newest(scope, page))
+
         name = f"appliances:{scope.partner_id}"
-        page = listing.page_of(asked, context.of(request).cursor_key, name)
-        rows = await appliances.newest(scope, page)
-        total = await appliances.count(scope, None) if asked.total else None
-    key = context.of(request).cursor_key
-    found = listing.listing(_views(rows), page, _place, key, name)
-    return reply_value(Listing[ApplianceView], found.model_copy(update={"total": total}))
+        count = functools.partial(appliances.count, scope, None)
+        return await lists.answer(request, asked, lists.Source(name, ApplianceView, fetch, count, _place))
 
 
 async def list_of_site(request: Request) -> Response:
     """List a site's appliances, the newest first."""
     asked = read_query(request, ListQuery)
     async with auth.site_scope(request) as scope:
+
+        async def fetch(page: Page) -> list[ApplianceView]:
+            return _views(await appliances.newest_of_site(scope, page))
+
         name = f"appliances:{scope.partner_id}:{scope.site_id}"
-        page = listing.page_of(asked, context.of(request).cursor_key, name)
-        rows = await appliances.newest_of_site(scope, page)
-        total = await appliances.count(scope, scope.site_id) if asked.total else None
-    key = context.of(request).cursor_key
-    found = listing.listing(_views(rows), page, _place, key, name)
-    return reply_value(Listing[ApplianceView], found.model_copy(update={"total": total}))
+        count = functools.partial(appliances.count, scope, scope.site_id)
+        return await lists.answer(request, asked, lists.Source(name, ApplianceView, fetch, count, _place))
 
 
 async def show(request: Request) -> Response:

@@ -8,7 +8,7 @@ from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context, listing
+from ccserver import auth
 from ccserver.errors import BadQueryError, ChangedMeanwhileError, NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery, Moment
@@ -16,7 +16,7 @@ from ccserver.queries import incidents, site_totals, sites
 from ccserver.queries.incidents import Statistics
 from ccserver.queries.site_totals import Totals
 from ccserver.queries.sites import SiteDetail
-from ccserver.routes.api import creating
+from ccserver.routes.api import creating, lists
 from ccserver.scope import PartnerScope
 from ccshared import ids
 from ccshared.messages import Id, Message, Name
@@ -58,14 +58,16 @@ class SiteStatistics:
 
 async def list_sites(request: Request) -> Response:
     """List the partner's sites, newest first."""
-    asked, key = read_query(request, ListQuery), context.of(request).cursor_key
+    asked = read_query(request, ListQuery)
     async with auth.partner_scope(request) as scope:
-        name = f"sites:{scope.partner_id}"
-        page = listing.page_of(asked, key, name)
-        rows = await sites.newest(scope, page)
-        total = await sites.count(scope) if asked.total else None
-    found = listing.listing(rows, page, lambda row: (row.created_at, row.id), key, name)
-    return reply_value(Listing[SiteDetail], found.model_copy(update={"total": total}))
+        source = lists.Source(
+            name=f"sites:{scope.partner_id}",
+            kind=SiteDetail,
+            fetch=lambda page: sites.newest(scope, page),
+            count=lambda: sites.count(scope),
+            place=lambda site: (site.created_at, site.id),
+        )
+        return await lists.answer(request, asked, source)
 
 
 async def show(request: Request) -> Response:
