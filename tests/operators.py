@@ -22,10 +22,10 @@ class Operator:
         both = self.headers | (headers or {})
         return await self.server.client.request(method, f"/api/v1/{path}", headers=both, **more)
 
-    async def walk(self, path: str, limit: int = 2) -> list[dict[str, Any]]:
-        """Return all items of a list, followed by its cursor."""
+    async def walk(self, path: str, **query: Any) -> list[dict[str, Any]]:
+        """Return all items of a list, two at a time, followed by its cursor."""
         found: list[dict[str, Any]] = []
-        params: dict[str, Any] = {"limit": limit}
+        params: dict[str, Any] = {"limit": 2} | query
         while True:
             answer = await self.call("GET", path, params=params)
             assert answer.status_code == 200, answer.text

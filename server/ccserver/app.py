@@ -22,6 +22,7 @@ from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.api import appliances, codes, openapi, sites
 from ccserver.routes.api import health as health_routes
+from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
 
 _log = logging.getLogger("ccserver")
@@ -38,6 +39,7 @@ ENDPOINTS: list[Endpoint] = [
     *sites.ENDPOINTS,
     *appliances.ENDPOINTS,
     *codes.ENDPOINTS,
+    *incident_routes.ENDPOINTS,
 ]
 ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 
