@@ -20,7 +20,7 @@ from ccserver.http import Caller, Endpoint, RequestLog, problem
 from ccserver.pages import dashboard, session
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
-from ccserver.routes.api import appliances, codes, openapi, sites
+from ccserver.routes.api import appliances, checks, codes, openapi, sites
 from ccserver.routes.api import health as health_routes
 from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
@@ -40,6 +40,7 @@ ENDPOINTS: list[Endpoint] = [
     *appliances.ENDPOINTS,
     *codes.ENDPOINTS,
     *incident_routes.ENDPOINTS,
+    *checks.ENDPOINTS,
 ]
 ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from ccserver.compliance import CheckRun, CheckState, is_fresh
-from ccserver.scope import ApplianceScope, PartnerScope
+from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 
 
 async def upsert(scope: ApplianceScope, epoch_number: int, runs: Sequence[CheckRun]) -> int:
@@ -74,7 +74,7 @@ async def list_of_partner(scope: PartnerScope, now: datetime, limit: int) -> dic
 
 
 async def list_of_sites(
-    scope: PartnerScope, site_ids: Sequence[str], now: datetime, limit: int
+    scope: PartnerScope | SiteScope, site_ids: Sequence[str], now: datetime, limit: int
 ) -> dict[str, list[CheckState]]:
     """Return the check states of some of the partner's sites by site, worst first, at most `limit` of each site."""
     rows = await scope.conn.fetch(
