@@ -35,6 +35,7 @@ class Score:
     passed: int
     failed: int
     unknown: int
+    waived: int
     as_of: datetime | None
 
 
@@ -59,8 +60,8 @@ async def show_checks(request: Request) -> Response:
 
 def _score(states: list[CheckState]) -> Score:
     score = compliance.score(states)
-    as_of = min((state.seen_at for state in states if state.fresh), default=None)
-    return Score(score.value, score.passed, score.failed, score.unknown, as_of)
+    as_of = min((state.seen_at for state in states if state.counts), default=None)
+    return Score(score.value, score.passed, score.failed, score.unknown, score.waived, as_of)
 
 
 async def list_snapshots(request: Request) -> Response:
