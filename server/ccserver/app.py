@@ -20,7 +20,7 @@ from ccserver.http import Caller, Endpoint, RequestLog, problem
 from ccserver.pages import dashboard, session
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
-from ccserver.routes.api import appliances, checks, codes, evidence, openapi, sites, waivers
+from ccserver.routes.api import appliances, checks, codes, evidence, openapi, partners, sites, waivers
 from ccserver.routes.api import health as health_routes
 from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
@@ -36,6 +36,7 @@ ENDPOINTS: list[Endpoint] = [
     *session.ENDPOINTS,
     *dashboard.ENDPOINTS,
     *health_routes.ENDPOINTS,
+    *partners.ENDPOINTS,
     *sites.ENDPOINTS,
     *appliances.ENDPOINTS,
     *codes.ENDPOINTS,
