@@ -12,7 +12,7 @@ from ccserver import auth, compliance
 from ccserver.compliance import CheckState
 from ccserver.http import Caller, Endpoint, read_query, reply_value
 from ccserver.listing import MAX_LIMIT, Listing, ListQuery
-from ccserver.queries import check_states, compliance_snapshots
+from ccserver.queries import check_states, compliance_snapshots, planner
 from ccserver.queries.compliance_snapshots import Snapshot
 from ccserver.routes.api import lists
 from ccshared.messages import Message
@@ -68,6 +68,7 @@ async def list_snapshots(request: Request) -> Response:
     """List a site's compliance snapshots, newest first: one a day and one at each change."""
     asked = read_query(request, ListQuery)
     async with auth.site_scope(request) as scope:
+        await planner.read_in_order(scope)
         source = lists.Source(
             name=f"snapshots:{scope.partner_id}:{scope.site_id}",
             kind=Snapshot,

@@ -15,7 +15,7 @@ from ccserver import auth, context
 from ccserver.errors import ChangedMeanwhileError, NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery, Moment, Page
-from ccserver.queries import incident_comments, incidents, sites
+from ccserver.queries import incident_comments, incidents, planner, sites
 from ccserver.queries.incident_comments import Comment
 from ccserver.queries.incidents import Filter, IncidentDetail
 from ccserver.routes.api import creating, lists
@@ -56,6 +56,7 @@ async def list_incidents(request: Request) -> Response:
     """List the partner's incidents, or one site's, newest first."""
     asked = read_query(request, IncidentQuery)
     async with _scope_asked(request, asked.site) as scope:
+        await planner.read_in_order(scope)
         source = lists.Source(
             name=f"incidents:{scope.partner_id}:{asked.site or ''}",
             kind=IncidentDetail,
