@@ -20,6 +20,9 @@ from ccserver.http import Caller, Endpoint, RequestLog, problem
 from ccserver.pages import dashboard, session
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
+from ccserver.routes.api import appliances, checks, codes, evidence, openapi, partners, sites, waivers
+from ccserver.routes.api import health as health_routes
+from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
 
 _log = logging.getLogger("ccserver")
@@ -32,7 +35,17 @@ ENDPOINTS: list[Endpoint] = [
     *incidents.ENDPOINTS,
     *session.ENDPOINTS,
     *dashboard.ENDPOINTS,
+    *health_routes.ENDPOINTS,
+    *partners.ENDPOINTS,
+    *sites.ENDPOINTS,
+    *appliances.ENDPOINTS,
+    *codes.ENDPOINTS,
+    *incident_routes.ENDPOINTS,
+    *checks.ENDPOINTS,
+    *waivers.ENDPOINTS,
+    *evidence.ENDPOINTS,
 ]
+ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 
 
 def make(config: Config, database_url: str) -> Starlette:

@@ -32,7 +32,10 @@ class CheckRun:
 
 @dataclass(frozen=True)
 class CheckState:
-    """The latest known state of a check on a host, as pages show it; `fresh` is false when it is too old to count."""
+    """The latest known state of a check on a host, as pages show it; `fresh` is false when it is too old to count.
+
+    `waived`: a person said, with a reason and until when, that it does not count.
+    """
 
     appliance_id: str
     host_id: str
@@ -43,15 +46,22 @@ class CheckState:
     since: datetime
     seen_at: datetime
     fresh: bool
+    waived: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether what it says is in a sum of the score."""
+        return self.fresh and not self.waived
 
 
 @dataclass(frozen=True)
 class Score:
-    """How many fresh checks pass, fail and are not known."""
+    """How many fresh checks pass, fail and are not known; waived ones are in none of these."""
 
     passed: int
     failed: int
     unknown: int
+    waived: int = 0
 
     @property
     def value(self) -> float | None:
@@ -61,9 +71,11 @@ class Score:
 
 
 def score(states: Iterable[CheckState]) -> Score:
-    """Return a site's score over its check states; a stale one counts as unknown."""
-    counted = [state.status if state.fresh else Status.UNKNOWN for state in states]
-    return Score(counted.count(Status.PASS), counted.count(Status.FAIL), counted.count(Status.UNKNOWN))
+    """Return a site's score over its check states; a stale one counts as unknown, a waived one in neither sum."""
+    every = list(states)
+    counted = [state.status if state.fresh else Status.UNKNOWN for state in every if not state.waived]
+    passed, failed, unknown = (counted.count(status) for status in (Status.PASS, Status.FAIL, Status.UNKNOWN))
+    return Score(passed, failed, unknown, len(every) - len(counted))
 
 
 def is_fresh(seen_at: datetime, now: datetime) -> bool:

@@ -1,5 +1,8 @@
 """A new device becomes an appliance: code checked, key proved, identity given, all in one transaction."""
 
+import base64
+import hashlib
+import hmac
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,9 +20,20 @@ CODE_HOURS = 24
 
 async def make_code(scope: SiteScope, keys: ServerKeys, hours: int = CODE_HOURS) -> purposes.EnrolmentCode:
     """Return a new one-time code for the scope's site, good for `hours`; only its secret's hash is stored."""
-    code = purposes.EnrolmentCode(keys.server, keys.order_fingerprint, purposes.new_secret())
+    code = code_of(keys, purposes.new_secret())
     await enrollment_codes.insert(scope, code.secret_hash, datetime.now(UTC) + timedelta(hours=hours))
     return code
+
+
+def code_of(keys: ServerKeys, secret: str) -> purposes.EnrolmentCode:
+    """Return the code that carries a secret: with this server's name and its order key's fingerprint."""
+    return purposes.EnrolmentCode(keys.server, keys.order_fingerprint, secret)
+
+
+def repeatable_secret(keys: ServerKeys, place: str) -> str:
+    """Return a place's secret (192 bits, base64url), the same each time: to be said again it need not be stored."""
+    made = hmac.digest(keys.derive("cc enrolment code v1"), place.encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(made[:24]).decode()
 
 
 async def enroll(context: Context, asked: EnrollRequest) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class Caller(StrEnum):
 class Endpoint:
     """A row of the route table: what is called, by whom, what it takes and what it answers.
 
-    `takes` and `query` are messages; `answers` gives each status its type: a message, a dataclass, or None for no JSON.
+    `takes` and `query` are messages; `answers` gives each status its type: a message, a dataclass, `bytes`, or None for
+    no body. `headers` names what the handler reads of If-Match and Idempotency-Key.
     The OpenAPI document is made from these, with the handler's docstring.
     """
 
@@ -58,6 +59,7 @@ class Endpoint:
     takes: type[Message] | None = None
     answers: Mapping[int, Any] = field(default_factory=dict)
     query: type[Message] | None = None
+    headers: tuple[str, ...] = ()
 
 
 # The only place that knows which status an error has. The code is the stable end of the problem's type.

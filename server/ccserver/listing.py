@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
 
 from ccserver.errors import BadCursorError, BadQueryError
 from ccshared.messages import Message
@@ -18,7 +18,17 @@ MAX_LIMIT = 200
 MAX_OFFSET = 10_000
 COUNTED_TO = 10_001  # a total stops here; more is not counted
 Item = TypeVar("Item")
+_EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9990, 1, 1, tzinfo=UTC)
 _START = (datetime(9999, 1, 1, tzinfo=UTC), "~")  # after every id, before every row
+
+
+def _in_range(moment: datetime) -> datetime:
+    if not _EARLIEST <= moment <= _LATEST:  # beyond, a change of zone overflows
+        raise ValueError("a time between the years 1970 and 9990")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_range)]
 
 
 class ListQuery(Message):
