@@ -17,7 +17,7 @@ from ccserver import auth, context, health, keys
 from ccserver.config import Config
 from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
 from ccserver.http import Caller, Endpoint, RequestLog, problem
-from ccserver.pages import dashboard, session
+from ccserver.pages import account, dashboard, session
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
 from ccserver.scope import open_pool
@@ -31,6 +31,7 @@ ENDPOINTS: list[Endpoint] = [
     *log.ENDPOINTS,
     *incidents.ENDPOINTS,
     *session.ENDPOINTS,
+    *account.ENDPOINTS,
     *dashboard.ENDPOINTS,
 ]
 

@@ -20,10 +20,24 @@ class User:
 
 @dataclass(frozen=True)
 class Credentials:
-    """A person with the hash that a password is compared with."""
+    """A person with the hash that a password is compared with; none while invited only."""
 
     user: User
-    password_hash: str
+    password_hash: str | None
+    has_second_factor: bool
+    locked: bool
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a person proves an identity with; `totp_sealed` opens with the key file only."""
+
+    user: User
+    password_hash: str | None
+    totp_sealed: bytes | None
+    totp_confirmed: bool
+    totp_last_step: int | None
+    locked: bool
 
 
 async def insert(scope: PlatformScope, user: User, password_hash: str) -> None:
@@ -47,7 +61,8 @@ async def find_by_credential(scope: CredentialScope, login: str) -> Credentials 
     """Return the person whose login was presented, unless disabled."""
     row = await scope.conn.fetchrow(
         """
-        SELECT partner_id, id, login, role, password_hash
+        SELECT partner_id, id, login, role, password_hash, totp_confirmed_at IS NOT NULL AS has_second_factor,
+               coalesce(locked_until > now(), false) AS locked
         FROM users
         WHERE login = $1 AND disabled_at IS NULL
         """,
@@ -55,7 +70,8 @@ async def find_by_credential(scope: CredentialScope, login: str) -> Credentials 
     )
     if row is None:
         return None
-    return Credentials(User(row["partner_id"], row["id"], row["login"], row["role"]), row["password_hash"])
+    user = User(row["partner_id"], row["id"], row["login"], row["role"])
+    return Credentials(user, row["password_hash"], row["has_second_factor"], row["locked"])
 
 
 async def find(scope: PartnerScope, user_id: str) -> User | None:
@@ -66,3 +82,120 @@ async def find(scope: PartnerScope, user_id: str) -> User | None:
         user_id,
     )
     return User(**row) if row else None
+
+
+async def factors(scope: PartnerScope, user_id: str) -> Factors | None:
+    """Return what a person proves an identity with, locked against a second use at once; None when disabled."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT partner_id, id, login, role, password_hash, totp_sealed, totp_confirmed_at IS NOT NULL AS totp_confirmed,
+               totp_last_step, coalesce(locked_until > now(), false) AS locked
+        FROM users
+        WHERE partner_id = $1 AND id = $2 AND disabled_at IS NULL
+        FOR UPDATE
+        """,
+        scope.partner_id,
+        user_id,
+    )
+    if row is None:
+        return None
+    values = dict(row)
+    return Factors(User(*(values.pop(name) for name in ("partner_id", "id", "login", "role"))), **values)
+
+
+async def count_failure(scope: PartnerScope, user_id: str) -> None:
+    """Count a failed sign-in; while the login is locked, nothing more is counted.
+
+    From the fifth in a row it is locked for a minute, twice as long each time, up to an hour.
+    """
+    await scope.conn.execute(
+        """
+        UPDATE users
+        SET failed_count = failed_count + 1,
+            locked_until = CASE WHEN failed_count >= 4
+                THEN now() + least(interval '1 hour', interval '1 minute' * power(2, least(failed_count - 4, 6))) END
+        WHERE partner_id = $1 AND id = $2 AND (locked_until IS NULL OR locked_until <= now())
+        """,
+        scope.partner_id,
+        user_id,
+    )
+
+
+async def forgive(scope: PartnerScope, user_id: str) -> bool:
+    """End a row of failures after a success; False when the login was locked meanwhile."""
+    found = await scope.conn.fetchval(
+        """
+        UPDATE users SET failed_count = 0, locked_until = NULL
+        WHERE partner_id = $1 AND id = $2 AND (locked_until IS NULL OR locked_until <= now())
+        RETURNING true
+        """,
+        scope.partner_id,
+        user_id,
+    )
+    return found is True
+
+
+async def use_totp_step(scope: PartnerScope, user_id: str, step: int) -> bool:
+    """Return whether this step's code was not used yet and the login is not locked; now it is used."""
+    found = await scope.conn.fetchval(
+        """
+        UPDATE users SET totp_last_step = $3, failed_count = 0, locked_until = NULL
+        WHERE partner_id = $1 AND id = $2 AND (totp_last_step IS NULL OR totp_last_step < $3)
+          AND (locked_until IS NULL OR locked_until <= now())
+        RETURNING true
+        """,
+        scope.partner_id,
+        user_id,
+        step,
+    )
+    return found is True
+
+
+async def offer_totp(scope: PartnerScope, user_id: str, sealed: bytes) -> bool:
+    """Keep a sealed secret to be confirmed; False for a person whose second factor is confirmed already."""
+    found = await scope.conn.fetchval(
+        """
+        UPDATE users SET totp_sealed = $3, totp_last_step = NULL
+        WHERE partner_id = $1 AND id = $2 AND totp_confirmed_at IS NULL
+        RETURNING true
+        """,
+        scope.partner_id,
+        user_id,
+        sealed,
+    )
+    return found is True
+
+
+async def confirm_totp(scope: PartnerScope, user_id: str, sealed: bytes, step: int) -> bool:
+    """Confirm the offered secret by the step of its first code, and end the person's sessions, which lack it."""
+    found = await scope.conn.fetchval(
+        """
+        WITH ended AS (
+            DELETE FROM sessions WHERE partner_id = $1 AND user_id = $2
+        )
+        UPDATE users SET totp_confirmed_at = now(), totp_last_step = $4, revision = revision + 1
+        WHERE partner_id = $1 AND id = $2 AND totp_sealed = $3 AND totp_confirmed_at IS NULL
+        RETURNING true
+        """,
+        scope.partner_id,
+        user_id,
+        sealed,
+        step,
+    )
+    return found is True
+
+
+async def set_password(scope: PartnerScope, user_id: str, password_hash: str) -> None:
+    """Give a person another password, and end all their sessions and their lock."""
+    await scope.conn.execute(
+        """
+        WITH ended AS (
+            DELETE FROM sessions WHERE partner_id = $1 AND user_id = $2
+        )
+        UPDATE users SET password_hash = $3, failed_count = 0, locked_until = NULL, revision = revision + 1
+        WHERE partner_id = $1 AND id = $2
+        """,
+        scope.partner_id,
+        user_id,
+        password_hash,
+    )
