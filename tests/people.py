@@ -1,4 +1,4 @@
-"""People in tests: added to the database, signed in with a browser of their own, with a second factor where it is needed."""
+"""People in tests: added to the database, signed in with a browser of their own, with a second factor."""
 
 import base64
 import re
@@ -27,11 +27,13 @@ class Person:
     secret: bytes = b""
     recovery_codes: tuple[str, ...] = ()
     ahead: int = 0
+    last_code: str = ""
 
     def code(self) -> str:
         """The next code that was not used yet, as far as one step ahead."""
         self.ahead += 1
-        return totp.code(self.secret, totp.step_at(time.time()) + self.ahead - 1)
+        self.last_code = totp.code(self.secret, totp.step_at(time.time()) + self.ahead - 1)
+        return self.last_code
 
     async def give_password(self, password: str = PASSWORD) -> httpx.Response:
         return await self.client.post("/login", data={"login": self.user.login, "password": password})

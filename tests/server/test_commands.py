@@ -1,0 +1,68 @@
+"""The command line as processes against a real database."""
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+
+from ccserver.config import Config
+from ccserver.localpg import Urls
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """`ccserver` with a database and a key file of its own."""
+
+    urls: Urls
+    settings: Config
+
+    async def run(self, *arguments: str, code: int = 0) -> str:
+        """Return what a command printed on standard output; it ends with this exit code and no traceback."""
+        env = os.environ | {"DATABASE_URL": self.urls.server, "CCSERVER_DATA_DIR": str(self.settings.data_dir)}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-c", "from ccserver.cli import main; main()", *arguments),
+            env=env | {"CCSERVER_NAME": "cc.example"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == code, err.decode()
+        assert b"Traceback" not in err
+        return out.decode()
+
+    async def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(await self.run(*arguments, "--json", code=code))
+
+    async def rows(self, statement: str) -> list[asyncpg.Record]:
+        """Run a statement as the database's superuser."""
+        conn = await asyncpg.connect(self.urls.admin)
+        found = await conn.fetch(statement)
+        await conn.close()
+        return found
+
+
+@pytest.fixture
+async def command_line(database: Urls, settings: Config) -> CommandLine:
+    made = CommandLine(database, settings)
+    await made.run("partner", "create", "Acme", "--id", "acme")
+    await made.run("site", "create", "Acme clinic", "--partner", "acme", "--id", "acme-clinic")
+    return made
+
+
+async def test_what_is_made_on_the_host_is_audited(command_line: CommandLine) -> None:
+    await command_line.run("admin", "create", "olga@acme.example", "--partner", "acme")
+    await command_line.run("enroll-code", "create", "--site", "acme-clinic")
+    rows = await command_line.rows("SELECT partner_id, action, actor FROM audit_log ORDER BY at")
+    assert [(row["partner_id"], row["action"]) for row in rows] == [
+        ("platform", "partner.create"),
+        ("acme", "site.create"),
+        ("acme", "user.create"),
+        ("acme", "enroll_code.create"),
+    ]
+    assert {row["actor"] for row in rows} == {f"host:uid-{os.getuid()}"}
