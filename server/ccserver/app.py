@@ -20,6 +20,7 @@ from ccserver.http import Caller, Endpoint, RequestLog, problem
 from ccserver.pages import account, dashboard, session
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
+from ccserver.routes.api import api_keys
 from ccserver.scope import open_pool
 
 _log = logging.getLogger("ccserver")
@@ -30,6 +31,7 @@ ENDPOINTS: list[Endpoint] = [
     *key_routes.ENDPOINTS,
     *log.ENDPOINTS,
     *incidents.ENDPOINTS,
+    *api_keys.ENDPOINTS,
     *session.ENDPOINTS,
     *account.ENDPOINTS,
     *dashboard.ENDPOINTS,

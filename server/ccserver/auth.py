@@ -152,6 +152,12 @@ async def _by_key(request: Request) -> Principal:
     return Principal(key.partner_id, Role(key.role), f"key:{key.id}")
 
 
+def new_key() -> tuple[str, str]:
+    """Return a new API key, to be shown once, and the hash to be kept."""
+    value = f"cck_{secrets.token_urlsafe(32)}"
+    return value, _hash(value)
+
+
 def is_acceptable(password: str) -> bool:
     """Return whether a password may be chosen: length is what counts."""
     return PASSWORD_LETTERS <= len(password) <= 1000 and "\x00" not in password

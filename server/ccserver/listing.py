@@ -18,7 +18,7 @@ MAX_LIMIT = 200
 MAX_OFFSET = 10_000
 COUNTED_TO = 10_001  # a total stops here; more is not counted
 Item = TypeVar("Item")
-_START = (datetime(9999, 1, 1, tzinfo=UTC), "~")  # after every id, before every row
+START = (datetime(9999, 1, 1, tzinfo=UTC), "~")  # after every id, before every row
 
 
 class ListQuery(Message):
@@ -66,7 +66,7 @@ def page_of(asked: ListQuery, key: bytes, name: str) -> Page:
     if asked.offset > MAX_OFFSET:
         raise BadQueryError(f"offset: at most {MAX_OFFSET}; follow the cursor in `next` to go further.")
     if asked.cursor is None:
-        return Page(asked.limit, asked.offset, *_START)
+        return Page(asked.limit, asked.offset, *START)
     if asked.offset:
         raise BadQueryError("offset and cursor do not go together.")
     return Page(asked.limit, 0, *_open(asked.cursor, key, name))

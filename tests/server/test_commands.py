@@ -66,3 +66,15 @@ async def test_what_is_made_on_the_host_is_audited(command_line: CommandLine) ->
         ("acme", "enroll_code.create"),
     ]
     assert {row["actor"] for row in rows} == {f"host:uid-{os.getuid()}"}
+
+
+async def test_a_key_made_on_the_host_is_listed_without_itself_and_revoked(command_line: CommandLine) -> None:
+    made = await command_line.json("key", "create", "--partner", "acme", "--role", "viewer", "--days", "30", "reports")
+    assert made["key"].startswith("cck_")
+    await command_line.json("key", "revoke", made["id"], "--partner", "acme")
+    (listed,) = await command_line.json("key", "list", "--partner", "acme")
+    assert (listed["id"], listed["name"]) == (made["id"], "reports")
+    assert listed["revoked_at"] is not None
+    assert "key" not in listed
+    await command_line.run("key", "create", "--partner", "acme", "--role", "platform_admin", "--days", "1", "x", code=2)
+    await command_line.run("key", "revoke", made["id"], "--partner", "nobody", code=1)
