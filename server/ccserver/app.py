@@ -17,10 +17,10 @@ from ccserver import auth, context, health, keys
 from ccserver.config import Config
 from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
 from ccserver.http import Caller, Endpoint, RequestLog, problem
-from ccserver.pages import account, dashboard, session
+from ccserver.pages import account, dashboard, session, welcome
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
-from ccserver.routes.api import api_keys
+from ccserver.routes.api import api_keys, sessions, users
 from ccserver.scope import open_pool
 
 _log = logging.getLogger("ccserver")
@@ -32,8 +32,11 @@ ENDPOINTS: list[Endpoint] = [
     *log.ENDPOINTS,
     *incidents.ENDPOINTS,
     *api_keys.ENDPOINTS,
+    *users.ENDPOINTS,
+    *sessions.ENDPOINTS,
     *session.ENDPOINTS,
     *account.ENDPOINTS,
+    *welcome.ENDPOINTS,
     *dashboard.ENDPOINTS,
 ]
 

@@ -98,6 +98,10 @@ class ForbiddenError(CentralCommandError):
     """Your role does not allow this."""
 
 
+class LinkSpentError(CentralCommandError):
+    """This link was used already or has expired: ask whoever sent it for a new one."""
+
+
 class ForeignOriginError(CentralCommandError):
     """The request came from another site's page, and was refused."""
 

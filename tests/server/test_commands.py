@@ -78,3 +78,26 @@ async def test_a_key_made_on_the_host_is_listed_without_itself_and_revoked(comma
     assert "key" not in listed
     await command_line.run("key", "create", "--partner", "acme", "--role", "platform_admin", "--days", "1", "x", code=2)
     await command_line.run("key", "revoke", made["id"], "--partner", "nobody", code=1)
+
+
+async def test_people_are_invited_listed_reset_and_disabled_on_the_host(command_line: CommandLine) -> None:
+    create = ("user", "create", "--partner", "acme")
+    made = await command_line.json(*create, "--role", "auditor", "--site", "acme-clinic", "Anna@acme.example")
+    assert "/welcome/" in made["link"]
+    assert "/welcome/" in (await command_line.json("user", "reset", "anna@acme.example", "--second-factor"))["link"]
+    await command_line.run("user", "disable", "anna@acme.example")
+    (listed,) = await command_line.json("user", "list", "--partner", "acme")
+    assert (listed["login"], listed["sites"], listed["invited"]) == ("anna@acme.example", ["acme-clinic"], True)
+    assert listed["disabled_at"] is not None
+    await command_line.run(*create, "--role", "auditor", "eve@acme.example", code=2)
+    await command_line.run("user", "disable", "nobody@acme.example", code=1)
+
+
+async def test_the_last_admin_is_rescued_on_the_host(command_line: CommandLine) -> None:
+    first = await command_line.json("admin", "create", "root@platform.example")
+    await command_line.rows("UPDATE users SET disabled_at = now(), locked_until = now() + interval '1 h'")
+    rescued = await command_line.json("admin", "rescue", "root@platform.example")
+    assert rescued["password"] != first["password"]
+    (row,) = await command_line.rows("SELECT disabled_at, locked_until, totp_sealed FROM users")
+    assert tuple(row) == (None, None, None)
+    await command_line.run("admin", "rescue", "nobody@platform.example", code=1)

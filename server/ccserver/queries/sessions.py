@@ -61,3 +61,41 @@ async def delete(scope: PartnerScope, token_hash: str) -> None:
     await scope.conn.execute(
         "DELETE FROM sessions WHERE partner_id = $1 AND token_hash = $2", scope.partner_id, token_hash
     )
+
+
+@dataclass(frozen=True)
+class OpenSession:
+    """A session as its person sees it."""
+
+    id: str
+    created_at: datetime
+    expires_at: datetime
+    second_factor: bool
+    user_agent: str | None
+
+
+async def list_open(scope: PartnerScope, user_id: str) -> list[OpenSession]:
+    """Return a person's sessions, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, created_at, expires_at, second_factor, user_agent
+        FROM sessions
+        WHERE partner_id = $1 AND user_id = $2 AND expires_at > now() AND id IS NOT NULL
+        ORDER BY created_at DESC, id DESC
+        LIMIT 200
+        """,
+        scope.partner_id,
+        user_id,
+    )
+    return [OpenSession(**row) for row in rows]
+
+
+async def end(scope: PartnerScope, user_id: str, session_id: str) -> bool:
+    """End a session of this person; False when there is none of that id."""
+    found = await scope.conn.fetchval(
+        "DELETE FROM sessions WHERE partner_id = $1 AND user_id = $2 AND id = $3 RETURNING true",
+        scope.partner_id,
+        user_id,
+        session_id,
+    )
+    return found is True

@@ -1,10 +1,12 @@
 """People who sign in."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import asyncpg
 
 from ccserver.errors import AlreadyExistsError, NotFoundError
+from ccserver.listing import Page
 from ccserver.scope import CredentialScope, PartnerScope, PlatformScope
 
 
@@ -40,8 +42,11 @@ class Factors:
     locked: bool
 
 
-async def insert(scope: PlatformScope, user: User, password_hash: str) -> None:
-    """Add a person; AlreadyExistsError when the login is taken, NotFoundError without the partner."""
+async def insert(scope: PartnerScope | PlatformScope, user: User, password_hash: str | None) -> None:
+    """Add a person; without a password it is one who chooses it by an invitation.
+
+    AlreadyExistsError when the login is taken, NotFoundError without the partner.
+    """
     try:
         await scope.conn.execute(
             "INSERT INTO users (partner_id, id, login, role, password_hash) VALUES ($1, $2, $3, $4, $5)",
@@ -72,6 +77,104 @@ async def find_by_credential(scope: CredentialScope, login: str) -> Credentials 
         return None
     user = User(row["partner_id"], row["id"], row["login"], row["role"])
     return Credentials(user, row["password_hash"], row["has_second_factor"], row["locked"])
+
+
+@dataclass(frozen=True)
+class Account:
+    """A person as lists show them; `sites` are those that an auditor may read."""
+
+    id: str
+    login: str
+    role: str
+    created_at: datetime
+    disabled_at: datetime | None
+    second_factor: bool
+    invited: bool
+    sites: list[str]
+
+
+async def newest(scope: PartnerScope, page: Page) -> list[Account]:
+    """Return a page of the partner's people, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, login, role, created_at, disabled_at, totp_confirmed_at IS NOT NULL AS second_factor,
+               password_hash IS NULL AS invited,
+               ARRAY(SELECT s.site_id FROM user_sites s
+                     WHERE s.partner_id = u.partner_id AND s.user_id = u.id ORDER BY s.site_id) AS sites
+        FROM users u
+        WHERE partner_id = $1 AND (created_at, id) < ($2, $3)
+        ORDER BY created_at DESC, id DESC
+        LIMIT $4 OFFSET $5
+        """,
+        scope.partner_id,
+        page.before,
+        page.before_id,
+        page.fetched,
+        page.offset,
+    )
+    return [Account(**row) for row in rows]
+
+
+async def count(scope: PartnerScope, limit: int) -> int:
+    """Return how many people the partner has, counted up to `limit`."""
+    found: int = await scope.conn.fetchval(
+        "SELECT count(*) FROM (SELECT FROM users WHERE partner_id = $1 LIMIT $2) AS counted", scope.partner_id, limit
+    )
+    return found
+
+
+async def find_anywhere(scope: PlatformScope, login: str) -> User | None:
+    """Return a person of any partner, disabled or not."""
+    row = await scope.conn.fetchrow("SELECT partner_id, id, login, role FROM users WHERE login = $1", login)
+    return User(**row) if row else None
+
+
+async def disable(scope: PartnerScope, user_id: str) -> User:
+    """Disable a person, whose sessions and links end; NotFoundError when the partner has no such person."""
+    row = await scope.conn.fetchrow(
+        """
+        WITH ended AS (
+            DELETE FROM sessions WHERE partner_id = $1 AND user_id = $2
+        ), void AS (
+            DELETE FROM invitations WHERE partner_id = $1 AND user_id = $2 AND used_at IS NULL
+        )
+        UPDATE users SET disabled_at = coalesce(disabled_at, now()), revision = revision + 1
+        WHERE partner_id = $1 AND id = $2
+        RETURNING partner_id, id, login, role
+        """,
+        scope.partner_id,
+        user_id,
+    )
+    if row is None:
+        raise NotFoundError
+    return User(**row)
+
+
+async def drop_second_factor(scope: PartnerScope, user_id: str) -> None:
+    """Void a person's authenticator and recovery codes, and end their sessions."""
+    await scope.conn.execute(
+        """
+        WITH ended AS (
+            DELETE FROM sessions WHERE partner_id = $1 AND user_id = $2
+        ), void AS (
+            DELETE FROM recovery_codes WHERE partner_id = $1 AND user_id = $2
+        )
+        UPDATE users
+        SET totp_sealed = NULL, totp_confirmed_at = NULL, totp_last_step = NULL, revision = revision + 1
+        WHERE partner_id = $1 AND id = $2
+        """,
+        scope.partner_id,
+        user_id,
+    )
+
+
+async def enable(scope: PartnerScope, user_id: str) -> None:
+    """Let a person sign in again who was disabled."""
+    await scope.conn.execute(
+        "UPDATE users SET disabled_at = NULL, revision = revision + 1 WHERE partner_id = $1 AND id = $2",
+        scope.partner_id,
+        user_id,
+    )
 
 
 async def find(scope: PartnerScope, user_id: str) -> User | None:
