@@ -101,3 +101,20 @@ async def test_the_last_admin_is_rescued_on_the_host(command_line: CommandLine) 
     (row,) = await command_line.rows("SELECT disabled_at, locked_until, totp_sealed FROM users")
     assert tuple(row) == (None, None, None)
     await command_line.run("admin", "rescue", "nobody@platform.example", code=1)
+
+
+async def test_the_command_says_good_or_names_the_first_bad_entry_and_exits_1(command_line: CommandLine) -> None:
+    good = await command_line.json("audit", "verify")
+    assert {row["partner_id"]: (row["good"], row["size"]) for row in good} == {
+        "acme": (True, 1),
+        "platform": (True, 1),
+    }
+    conn = await asyncpg.connect(command_line.urls.admin)
+    await conn.execute("SET session_replication_role = replica")
+    await conn.execute("UPDATE audit_log SET target = 'site:other' WHERE partner_id = 'acme'")
+    await conn.close()
+    (bad,) = await command_line.json("audit", "verify", "--partner", "acme", code=1)
+    assert (bad["good"], bad["first_bad_seq"]) == (False, 0)
+    assert "BAD at entry 0" in await command_line.run("audit", "verify", code=1)
+    await command_line.run("audit", "verify", "--partner", "platform")
+    await command_line.run("audit", "verify", "--partner", "nobody", code=1)
