@@ -17,10 +17,22 @@ from ccserver import auth, context, health, keys
 from ccserver.config import Config
 from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
 from ccserver.http import Caller, Endpoint, RequestLog, problem
-from ccserver.pages import dashboard, session
+from ccserver.pages import account, dashboard, session, welcome
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
-from ccserver.routes.api import appliances, checks, codes, evidence, openapi, partners, sites, waivers
+from ccserver.routes.api import (
+    api_keys,
+    appliances,
+    checks,
+    codes,
+    evidence,
+    openapi,
+    partners,
+    sessions,
+    sites,
+    users,
+    waivers,
+)
 from ccserver.routes.api import health as health_routes
 from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
@@ -33,7 +45,12 @@ ENDPOINTS: list[Endpoint] = [
     *key_routes.ENDPOINTS,
     *log.ENDPOINTS,
     *incidents.ENDPOINTS,
+    *api_keys.ENDPOINTS,
+    *users.ENDPOINTS,
+    *sessions.ENDPOINTS,
     *session.ENDPOINTS,
+    *account.ENDPOINTS,
+    *welcome.ENDPOINTS,
     *dashboard.ENDPOINTS,
     *health_routes.ENDPOINTS,
     *partners.ENDPOINTS,

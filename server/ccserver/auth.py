@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import context, tokens
+from ccserver.context import Context
 from ccserver.errors import (
     BadQueryError,
     ForbiddenError,
@@ -26,13 +27,17 @@ from ccserver.errors import (
     TokenInvalidError,
 )
 from ccserver.http import Caller, path_id
-from ccserver.queries import api_keys, partners, sessions, sites, users
+from ccserver.queries import api_keys, audit_log, partners, sessions, sites, users
+from ccserver.queries.audit_log import Act
 from ccserver.queries.users import User
 from ccserver.scope import PLATFORM, PartnerScope, SiteScope
 from ccshared import ids
+from ccshared.canonical import Json
 from ccshared.vocabulary import Role
 
 SESSION_HOURS = 12
+PASSWORD_LETTERS = 12
+CHOOSING_RULE = "A password needs at least 12 letters, and at most 1000."
 _KEY_VALUE = re.compile(r"cck_[0-9A-Za-z_-]{43}")
 _COOKIE_VALUE = re.compile(r"[0-9A-Za-z_-]{43}")
 # The hash of a password nobody has: an unknown login takes as long to refuse as a known one.
@@ -147,29 +152,39 @@ async def _by_key(request: Request) -> Principal:
     return Principal(key.partner_id, Role(key.role), f"key:{key.id}")
 
 
+def new_key() -> tuple[str, str]:
+    """Return a new API key, to be shown once, and the hash to be kept."""
+    value = f"cck_{secrets.token_urlsafe(32)}"
+    return value, _hash(value)
+
+
+def is_acceptable(password: str) -> bool:
+    """Return whether a password may be chosen: length is what counts."""
+    return PASSWORD_LETTERS <= len(password) <= 1000 and "\x00" not in password
+
+
 def hash_password(password: str) -> str:
     """Return the argon2id hash of a password; it takes 64 MiB and some tens of milliseconds."""
     return PasswordHasher().hash(password)
 
 
-async def sign_in(request: Request, login: str, password: str) -> User | None:
-    """Return the person whose login and password these are, else None; both take the same time."""
-    ctx = context.of(request)
-    login = login.strip().lower()[:200].replace("\x00", "")
-    async with ctx.db.credential(login) as scope:
-        found = await users.find_by_credential(scope, login)
+async def password_is(ctx: Context, password_hash: str | None, password: str) -> bool:
+    """Return whether the hash is the password's; without a hash it takes as long to say no."""
     async with ctx.passwords:
-        good = await asyncio.to_thread(_password_is, found.password_hash if found else _NOBODY, password[:1000])
-    return found.user if found and good else None
+        good = await asyncio.to_thread(_password_is, password_hash or _NOBODY, password[:1000])
+    return good and password_hash is not None
 
 
-async def open_session(request: Request, user: User, response: Response) -> None:
+async def open_session(request: Request, user: User, response: Response, *, second_factor: bool) -> None:
     """Start a session and set its cookie; the session that the request came with ends."""
     await _end_presented(request)
     value = secrets.token_urlsafe(32)
-    expires = datetime.now(UTC) + timedelta(hours=SESSION_HOURS)
+    expires, agent = datetime.now(UTC) + timedelta(hours=SESSION_HOURS), request.headers.get("user-agent", "")[:400]
+    new = sessions.NewSession(_hash(value), user.id, ids.new_id(), expires, second_factor, agent)
     async with context.of(request).db.partner(user.partner_id) as scope:
-        await sessions.insert(scope, _hash(value), user.id, expires)
+        await sessions.insert(scope, new)
+        detail: dict[str, Json] = {"second_factor": second_factor}
+        await audit_log.append(scope, Act(f"user:{user.login}", "session.open", f"session:{new.id}", detail))
     response.set_cookie(
         _cookie_name(request),
         value,

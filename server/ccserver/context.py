@@ -17,7 +17,7 @@ _PASSWORDS = 2  # argon2 takes 64 MiB each
 
 @dataclass(frozen=True)
 class Context:
-    """Made once by the lifespan. `token_key` and `nonce_key` are derived from the key file."""
+    """Made once by the lifespan. Its `…_key` members are derived from the key file."""
 
     db: Database
     keys: ServerKeys
@@ -25,6 +25,8 @@ class Context:
     token_key: bytes
     nonce_key: bytes
     cursor_key: bytes
+    seal_key: bytes
+    ticket_key: bytes
     appends: Counter[str] = field(default_factory=Counter)
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES))
     passwords: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PASSWORDS))
@@ -33,7 +35,14 @@ class Context:
 def make(db: Database, keys: ServerKeys, config: Config) -> Context:
     """Return the context for an open pool."""
     return Context(
-        db, keys, config, keys.derive("cc access token v1"), keys.derive("cc nonce v1"), keys.derive("cc cursor v1")
+        db,
+        keys,
+        config,
+        token_key=keys.derive("cc access token v1"),
+        nonce_key=keys.derive("cc nonce v1"),
+        cursor_key=keys.derive("cc cursor v1"),
+        seal_key=keys.derive("cc seal v1"),
+        ticket_key=keys.derive("cc sign-in ticket v1"),
     )
 
 

@@ -38,6 +38,10 @@ class NewerSchemaError(MigrationError):
     """The database's schema is newer than this release: install the release that made it, or a later one."""
 
 
+class SealBrokenError(CentralCommandError):
+    """A sealed secret does not open: the key file is another one, or the row was changed or moved."""
+
+
 class NotFoundError(CentralCommandError):
     """There is no such thing here."""
 
@@ -96,6 +100,10 @@ class NotSignedInError(CentralCommandError):
 
 class ForbiddenError(CentralCommandError):
     """Your role does not allow this."""
+
+
+class LinkSpentError(CentralCommandError):
+    """This link was used already or has expired: ask whoever sent it for a new one."""
 
 
 class ForeignOriginError(CentralCommandError):

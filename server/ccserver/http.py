@@ -87,6 +87,7 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.CodeExpiredError: (403, "code-expired"),
     errors.ProofInvalidError: (403, "proof-invalid"),
     errors.NotFoundError: (404, "not-found"),
+    errors.LinkSpentError: (404, "link-spent"),
     errors.LogUnknownError: (404, "log-unknown"),
     errors.AlreadyExistsError: (409, "already-exists"),
     errors.LogGapError: (409, "log-gap"),
@@ -265,5 +266,11 @@ class RequestLog:
         finally:
             took_ms = (time.perf_counter() - began) * 1000
             _log.info(
-                "request_id=%s %s %r %d %.1fms", scope["cc.request_id"], scope["method"], scope["path"], status, took_ms
+                "request_id=%s %s %r %d %.1fms", scope["cc.request_id"], scope["method"], _path(scope), status, took_ms
             )
+
+
+def _path(scope: Scope) -> str:
+    """Return the path for the log; the token of a one-time link is a credential, and is left out."""
+    token = scope.get("path_params", {}).get("token")
+    return scope["path"].replace(token, "…") if token else str(scope["path"])

@@ -19,7 +19,7 @@ MAX_OFFSET = 10_000
 COUNTED_TO = 10_001  # a total stops here; more is not counted
 Item = TypeVar("Item")
 _EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9990, 1, 1, tzinfo=UTC)
-_START = (datetime(9999, 1, 1, tzinfo=UTC), "~")  # after every id, before every row
+START = (datetime(9999, 1, 1, tzinfo=UTC), "~")  # after every id, before every row
 
 
 def _in_range(moment: datetime) -> datetime:
@@ -76,7 +76,7 @@ def page_of(asked: ListQuery, key: bytes, name: str) -> Page:
     if asked.offset > MAX_OFFSET:
         raise BadQueryError(f"offset: at most {MAX_OFFSET}; follow the cursor in `next` to go further.")
     if asked.cursor is None:
-        return Page(asked.limit, asked.offset, *_START)
+        return Page(asked.limit, asked.offset, *START)
     if asked.offset:
         raise BadQueryError("offset and cursor do not go together.")
     return Page(asked.limit, 0, *_open(asked.cursor, key, name))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ccserver.audit_chain import Head, Link
 from ccserver.listing import Page
 from ccserver.scope import PartnerScope, PlatformScope, SiteScope
 from ccshared import canonical
@@ -71,3 +72,38 @@ async def newest(scope: PartnerScope | PlatformScope, partner_id: str, page: Pag
         page.offset,
     )
     return [AuditEntry(**row) for row in rows]
+
+
+async def heads(scope: PlatformScope, partner_id: str | None) -> list[Head]:
+    """Return every chain's head, or one partner's, as one snapshot; entries without a head get an empty one."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT p.id AS partner_id, coalesce(h.size, 0) AS size,
+               coalesce(h.hash, decode(repeat('00', 32), 'hex')) AS hash,
+               (SELECT max(a.seq) FROM audit_log a WHERE a.partner_id = p.id) AS last_seq
+        FROM partners p
+        LEFT JOIN audit_heads h ON h.partner_id = p.id
+        WHERE $1::text IS NULL OR p.id = $1
+        ORDER BY p.id
+        """,
+        partner_id,
+    )
+    return [Head(**row) for row in rows]
+
+
+async def links(scope: PlatformScope, head: Head, first: int, limit: int) -> list[Link]:
+    """Return entries of a chain below its head's size, in order from `first` on."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT seq, at, actor, action, target, entry, hash
+        FROM audit_log
+        WHERE partner_id = $1 AND seq >= $2 AND seq < $3
+        ORDER BY seq
+        LIMIT $4
+        """,
+        head.partner_id,
+        first,
+        head.size,
+        limit,
+    )
+    return [Link(**row) for row in rows]
