@@ -278,10 +278,11 @@ class Store:
             return
         try:
             outcomes = self._transact([one.unit for one in waiting])
-        except (StoreFailedError, StoreUnusableError) as error:
-            for one in waiting:
-                again = type(error)(*error.args)
-                again.__cause__ = error.__cause__
+        except (StoreFailedError, StoreUnusableError, OSError) as error:
+            failure = str(error) if isinstance(error, OSError) else None
+            for one in waiting:  # whoever waits is answered, whatever it was that failed
+                again = StoreFailedError(f"the store failed: {failure}") if failure else type(error)(*error.args)
+                again.__cause__ = error.__cause__ or error
                 one.future.set_exception(again)
             return
         for one, outcome in zip(waiting, outcomes, strict=True):

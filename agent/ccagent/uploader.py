@@ -116,6 +116,9 @@ class Uploader:
         self._lines = batch.MAX_LINES
         self._ceiling = batch.MAX_LINES
         self._careful = False  # the first try after a wait sends one entry
+        self._surveyed = (
+            False  # whether the server was asked, since it last failed, if it still holds what it receipted
+        )
 
     async def run(self) -> None:
         """Deliver for ever: at once when something is queued, and after each failure once its wait is over."""
@@ -131,9 +134,22 @@ class Uploader:
 
     async def drain(self) -> None:
         """Send all that waits until the server has receipted it; the first failure ends it with its RequestError."""
-        for epoch in self._store.read(queue.all_epochs):
-            if self._is_ours(epoch) and epoch.watermark < self._store.read(queue.to_deliver, epoch):
+        ours = [epoch for epoch in self._store.read(queue.all_epochs) if self._is_ours(epoch)]
+        lost: set[str] = set()
+        if not self._surveyed and any(epoch.watermark for epoch in ours):
+            lost = await self._survey(ours)
+        for epoch in ours:
+            if epoch.epoch in lost or epoch.watermark < self._store.read(queue.to_deliver, epoch):
                 await self._drain_epoch(epoch.epoch)
+        self._surveyed = True
+
+    async def _survey(self, ours: Sequence[Epoch]) -> set[str]:
+        """Return the logs of which the server holds less than it once receipted: its database was restored."""
+        held = {head.epoch: head.size for head in (await self._client.epochs()).epochs}
+        lost = {epoch.epoch for epoch in ours if held.get(epoch.epoch, 0) < epoch.watermark}
+        if lost:
+            log.warning("the server holds less than it receipted, and is filled up again: %s", ", ".join(sorted(lost)))
+        return lost
 
     def fail(self, error: RequestError) -> tuple[Failure, float]:
         """Return how a failure is noted and how long to wait after it (s), and be careful next time."""
@@ -142,6 +158,7 @@ class Uploader:
         if error.status == 413:
             self._ceiling = self._lines
         self._careful = True
+        self._surveyed = False
         now = self._pace.now_ms()
         count = self._store.read(queue.destination).retry_count + 1
         wait = wait_s(error, count, self._pace.uniform)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from ccserver.compliance import CheckRun, CheckState, is_fresh
+from ccserver.compliance import FRESH_FOR, CheckRun, CheckState, is_fresh
 from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 
 
@@ -81,7 +81,10 @@ async def list_of_partner(scope: PartnerScope, now: datetime, limit: int) -> dic
 async def list_of_sites(
     scope: PartnerScope | SiteScope, site_ids: Sequence[str], now: datetime, limit: int
 ) -> dict[str, list[CheckState]]:
-    """Return the check states of some of the partner's sites by site, worst first, at most `limit` of each site."""
+    """Return the check states of some of the partner's sites by site, worst first, at most `limit` of each site.
+
+    A stale one counts as unknown, so it stands with these.
+    """
     rows = await scope.conn.fetch(
         """
         SELECT c.site_id, c.appliance_id, c.host_id, c.check_id, c.status, c.severity, c.reason, c.since, c.seen_at,
@@ -91,7 +94,8 @@ async def list_of_sites(
                          AND w.expires_at > $4) AS waived
         FROM unnest($2::text[]) AS site (id) CROSS JOIN LATERAL (
             SELECT s.site_id, s.appliance_id, s.host_id, s.check_id, s.status, s.severity, s.reason, s.since, s.seen_at,
-                   array_position(ARRAY['fail', 'unknown', 'pass'], s.status) AS badness,
+                   array_position(ARRAY['fail', 'unknown', 'pass'],
+                                  CASE WHEN s.seen_at > $5 THEN s.status ELSE 'unknown' END) AS badness,
                    array_position(ARRAY['critical', 'high', 'medium', 'low'], s.severity) AS gravity
             FROM check_states s JOIN appliances a ON a.site_id = s.site_id AND a.id = s.appliance_id
             WHERE s.partner_id = $1 AND s.site_id = site.id AND a.revoked_at IS NULL
@@ -104,6 +108,7 @@ async def list_of_sites(
         site_ids,
         limit,
         now,
+        now - FRESH_FOR,
     )
     states: dict[str, list[CheckState]] = {}
     for row in rows:
