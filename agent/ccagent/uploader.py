@@ -7,7 +7,7 @@ import asyncio
 import gzip
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ccagent import clock, queue
@@ -116,9 +116,7 @@ class Uploader:
         self._lines = batch.MAX_LINES
         self._ceiling = batch.MAX_LINES
         self._careful = False  # the first try after a wait sends one entry
-        self._surveyed = (
-            False  # whether the server was asked, since it last failed, if it still holds what it receipted
-        )
+        self._surveyed = False  # whether the server was asked, since its last failure if it holds what it receipted
 
     async def run(self) -> None:
         """Deliver for ever: at once when something is queued, and after each failure once its wait is over."""
