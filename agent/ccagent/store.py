@@ -7,6 +7,7 @@ WAL-reset bug of SQLite 3.7.0 to 3.51.2 needs two connections, and because a ful
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import re
@@ -194,6 +195,8 @@ class Store:
 
         The head mark stays as it is until it is settled.
         """
+        # A cursor that an old traceback still holds would keep the closed connection, and its lock on the file, alive.
+        gc.collect()
         self._drop_connection()
         self._mark_withheld = True
         self.is_damaged = False
