@@ -34,7 +34,7 @@ def test_a_family_that_an_appliance_never_reported_is_unknown() -> None:
 
 async def states(server: Running) -> dict[str, CheckState]:
     async with server.db.partner("acme") as scope:
-        found = await check_states.list_of_partner(scope, datetime.now(UTC), 100)
+        found = await check_states.list_of_sites(scope, ["acme-clinic"], datetime.now(UTC), 100)
     return {state.check_id: state for state in found.get("acme-clinic", [])}
 
 

@@ -52,32 +52,6 @@ async def upsert(scope: ApplianceScope, epoch_number: int, runs: Sequence[CheckR
     return int(changed)
 
 
-async def list_of_partner(scope: PartnerScope, now: datetime, limit: int) -> dict[str, list[CheckState]]:
-    """Return the check states of the partner's appliances by site, worst first."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT s.site_id, s.appliance_id, s.host_id, s.check_id, s.status, s.severity, s.reason, s.since, s.seen_at,
-               EXISTS (SELECT FROM waivers w
-                       WHERE w.site_id = s.site_id AND w.partner_id = $1 AND w.check_id = s.check_id
-                         AND (w.host_id IS NULL OR w.host_id = s.host_id) AND w.revoked_at IS NULL
-                         AND w.expires_at > $3) AS waived
-        FROM check_states s JOIN appliances a ON a.site_id = s.site_id AND a.id = s.appliance_id
-        WHERE s.partner_id = $1 AND a.revoked_at IS NULL
-        ORDER BY s.site_id, array_position(ARRAY['fail', 'unknown', 'pass'], s.status),
-                 array_position(ARRAY['critical', 'high', 'medium', 'low'], s.severity), s.host_id, s.check_id
-        LIMIT $2
-        """,
-        scope.partner_id,
-        limit,
-        now,
-    )
-    states: dict[str, list[CheckState]] = {}
-    for row in rows:
-        values = {name: value for name, value in row.items() if name != "site_id"}
-        states.setdefault(row["site_id"], []).append(CheckState(**values, fresh=is_fresh(row["seen_at"], now)))
-    return states
-
-
 async def list_of_sites(
     scope: PartnerScope | SiteScope, site_ids: Sequence[str], now: datetime, limit: int
 ) -> dict[str, list[CheckState]]:
