@@ -89,7 +89,7 @@ async def check_in(
     row = await conn.fetchrow(
         """
         SELECT head_size, orders_waiting
-        FROM cc_checkin($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, to_timestamp($12::float8 / 1000))
+        FROM cc_checkin($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, to_timestamp($12::float8 / 1000), $13::text[])
         """,
         device.site_id,
         device.appliance_id,
@@ -103,6 +103,7 @@ async def check_in(
         said.waiting,
         said.waiting_bytes,
         said.oldest_at_ms,
+        said.alarms,
     )
     return CheckedIn(**row) if row else None
 
