@@ -8,6 +8,7 @@ from ccserver import compliance, deriving, errors, witness
 from ccserver.context import Context
 from ccserver.deriving import Row
 from ccserver.queries import (
+    appliances,
     check_states,
     compliance_snapshots,
     equivocations,
@@ -19,7 +20,9 @@ from ccserver.tokens import Device
 from ccserver.witness import ForkError, Line, Log, Step
 from ccshared import entries, merkle, notes
 from ccshared.batch import Batch
-from ccshared.vocabulary import StubReason
+from ccshared.vocabulary import Kind, StubReason
+
+_LAST = str(Kind.KEY_ROTATION)  # no entry follows it
 
 
 async def append(context: Context, device: Device, epoch: str, batch: Batch) -> Log:
@@ -58,6 +61,7 @@ async def fill(context: Context, device: Device, epoch: str, seq: int, payload: 
             (row,) = await _rows(scope, [line])
             await evidence_bundles.fill(scope, log.id, row)
             await _derive(scope, [row], datetime.now(UTC))
+            await _register_key(scope, log, [row])
     return line.leaf
 
 
@@ -76,6 +80,8 @@ async def _stored_leaves(scope: ApplianceScope, log: Log, batch: Batch) -> list[
 
 async def _store(scope: ApplianceScope, context: Context, log: Log, step: Step) -> Log:
     """Add the step's lines and everything derived from them; return the row as it is to be committed."""
+    if log.public_key != scope.public_key and await evidence_bundles.kind_at(scope, log.id, log.size - 1) == _LAST:
+        raise errors.EntryInvalidError("The log ended when it named a new key.", seq=log.size)
     now = datetime.now(UTC)
     rows = await _rows(scope, step.lines)
     await evidence_bundles.insert(scope, log.id, rows)
@@ -83,6 +89,7 @@ async def _store(scope: ApplianceScope, context: Context, log: Log, step: Step) 
     cosigned_at, name = (None, None) if held else (int(time.time()), context.keys.witness.name)
     grown = await evidence_logs.advance(scope, log.epoch, step, cosigned_at, name)
     await _derive(scope, rows, now)
+    await _register_key(scope, log, rows)
     return grown
 
 
@@ -104,6 +111,16 @@ async def _derive(scope: ApplianceScope, rows: Sequence[Row], now: datetime) -> 
     flake_hash = next((run.flake_hash for run in runs if run.flake_hash), None)
     if changed or flake_hash or await compliance_snapshots.is_due(scope):
         await compliance_snapshots.record(scope, flake_hash)
+
+
+async def _register_key(scope: ApplianceScope, log: Log, rows: Sequence[Row]) -> None:
+    """Take the key that the log's last entry names, where the log is by the key that is registered now."""
+    last = rows[-1].source
+    if last is None or last.kind != Kind.KEY_ROTATION or rows[-1].carried_hash or log.public_key != scope.public_key:
+        return
+    key = deriving.new_key(last)
+    if key is not None:
+        await appliances.change_key(scope, key)
 
 
 def _read_at(log: Log, seq: int, payload: bytes, leaves: list[bytes]) -> Line:

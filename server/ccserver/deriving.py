@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 
 from ccserver import compliance
 from ccserver.witness import Line
-from ccshared import canonical, entries, notes
+from ccshared import canonical, ed25519, entries, notes, purposes
 from ccshared.entries import Entry
 from ccshared.vocabulary import Kind
 
 FORK = "fork: this bundle id is known with another content"
+NO_PROOF = "names a new key that did not sign for it"
 NOT_CARRIED = "not an entry carried over in the known shape"
 
 
@@ -45,6 +46,8 @@ def read(line: Line) -> Row:
     entry = line.entry
     if entry is None:
         return Row(line, None, None)
+    if entry.kind == Kind.KEY_ROTATION:
+        return Row(line, entry, None if new_key(entry) else NO_PROOF)
     if entry.kind != Kind.RECOVERED:
         return Row(line, entry, compliance.flag_of(entry))
     old = carried(entry)
@@ -69,6 +72,18 @@ def carried(entry: Entry) -> Entry | None:
     ours = log.rpartition("/")[0] == entry.log.rpartition("/")[0]
     sound = old.leaf.hex() == leaf and old.bundle_id == entry.bundle_id and old.kind != Kind.RECOVERED
     return old if ours and sound else None
+
+
+def new_key(entry: Entry) -> bytes | None:
+    """Return the device key that a `key_rotation` names, when that key itself signed for it; else None."""
+    origin = notes.parse_origin(entry.log)
+    try:
+        key = bytes.fromhex(str(entry.body.get("public_key")))
+        signature = bytes.fromhex(str(entry.body.get("signature")))
+        ed25519.verify(key, purposes.new_key(origin.server, origin.appliance, key), signature)
+    except (ValueError, ed25519.BadKeyError, ed25519.BadSignatureError):
+        return None
+    return key
 
 
 def once(rows: Iterable[Row], known: Mapping[str, bytes]) -> list[Row]:

@@ -32,7 +32,9 @@ def next_epoch(device: Device, number: int) -> list[bytes]:
 
 async def rows(device: Device) -> list[asyncpg.Record]:
     async with device.server.db.platform() as scope:
-        return list(await scope.conn.fetch("SELECT * FROM evidence_bundles WHERE bundle_type = 'recovered' ORDER BY id"))
+        return list(
+            await scope.conn.fetch("SELECT * FROM evidence_bundles WHERE bundle_type = 'recovered' ORDER BY id")
+        )
 
 
 async def status(device: Device, check: str = "backup") -> Any:

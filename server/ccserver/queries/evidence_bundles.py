@@ -150,6 +150,17 @@ async def missing(scope: ApplianceScope, log_id: int, seq: int) -> str | None:
     return reason
 
 
+async def kind_at(scope: ApplianceScope, log_id: int, seq: int) -> str | None:
+    """Return the kind of the entry at a place of a log; None where there is none, or only its leaf."""
+    kind: str | None = await scope.conn.fetchval(
+        "SELECT bundle_type FROM evidence_bundles WHERE site_id = $1 AND log_id = $2 AND seq = $3",
+        scope.site_id,
+        log_id,
+        seq,
+    )
+    return kind
+
+
 async def fill(scope: ApplianceScope, log_id: int, row: Row) -> None:
     """Put a payload that was withheld in its place, with all that derives from it."""
     entry = row.line.entry
