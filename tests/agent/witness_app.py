@@ -74,6 +74,7 @@ class Witness:
         self.patterns: list[dict[str, Any]] = []
         self.revoked = False
         self.poison: Callable[[bytes], bool] = lambda line: False  # which payloads are refused
+        self.refuses = ""  # an incident
         self.names_poison = True  # whether a refusal says which entry it is for
         self.keys: list[dict[str, str]] | None = None  # other than the two it began with
         self.statements: list[dict[str, Any]] = []
@@ -342,8 +343,10 @@ def forge(witness: Witness, log: Log, sent: batch.Batch, how: str) -> str | None
 async def incidents(witness: Witness, request: Request, trick: str) -> Response:
     kept = []
     for report in (await request.json())["incidents"]:
-        witness.incidents[report["id"]] = report
+        if report["id"] == witness.refuses:
+            return problem(422, "body-invalid")
         kept.append({name: report[name] for name in ("id", "epoch", "revision")})
+    witness.incidents |= {report["id"]: report for report in (await request.json())["incidents"]}
     if trick == "lose-answer":
         return HangsUp()
     return JSONResponse({"incidents": kept})
