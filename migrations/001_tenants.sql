@@ -31,8 +31,17 @@ BEGIN
 END
 $procedure$;
 
--- Partner tables: partner_id first, no site_id; the platform's own rows say 'platform'. A scope bound to a site is an
--- appliance's or an auditor's, and sees none of them.
+-- What no appliance's scope sees at all: it needs none of it.
+CREATE OR REPLACE PROCEDURE cc_hide_from_appliances(t regclass) LANGUAGE plpgsql AS $procedure$
+DECLARE
+    none constant text := '(SELECT nullif(current_setting(''cc.appliance_id'', true), '''')) IS NULL';
+BEGIN
+    EXECUTE format('DROP POLICY IF EXISTS appliance ON %s', t);
+    EXECUTE format('CREATE POLICY appliance ON %s AS RESTRICTIVE TO cc_server USING (%s) WITH CHECK (%s)', t, none, none);
+END
+$procedure$;
+
+-- Partner tables: partner_id first, no site_id; the platform's own rows say 'platform'. An appliance sees none of them.
 CREATE OR REPLACE PROCEDURE cc_secure_partner_table(t regclass) LANGUAGE plpgsql AS $procedure$
 DECLARE
     own constant text := 'partner_id = (SELECT nullif(current_setting(''cc.partner_id'', true), ''''))';
@@ -44,6 +53,7 @@ BEGIN
     EXECUTE format('DROP POLICY IF EXISTS platform ON %s', t);
     EXECUTE format('CREATE POLICY platform ON %s TO cc_platform USING (true) WITH CHECK (true)', t);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO cc_server, cc_platform', t);
+    CALL cc_hide_from_appliances(t);
 END
 $procedure$;
 

@@ -25,6 +25,13 @@ CREATE TABLE IF NOT EXISTS appliances (
 ) WITH (fillfactor = 70);  -- a check-in a minute rewrites the row; room in its page keeps that cheap
 CREATE INDEX IF NOT EXISTS idx_appliances_partner ON appliances (partner_id, site_id);
 CALL cc_secure_site_table('appliances');
+-- An appliance sees itself among them.
+DROP POLICY IF EXISTS appliance ON appliances;
+CREATE POLICY appliance ON appliances AS RESTRICTIVE TO cc_server
+    USING ((SELECT nullif(current_setting('cc.appliance_id', true), '')) IS NULL
+           OR id = (SELECT nullif(current_setting('cc.appliance_id', true), '')))
+    WITH CHECK ((SELECT nullif(current_setting('cc.appliance_id', true), '')) IS NULL
+           OR id = (SELECT nullif(current_setting('cc.appliance_id', true), '')));
 CALL cc_show_to_credential('appliances', 'id', 'site_id, partner_id, id, public_key, revoked_at');
 
 CREATE TABLE IF NOT EXISTS enrollment_codes (
@@ -43,6 +50,7 @@ CREATE TABLE IF NOT EXISTS enrollment_codes (
     FOREIGN KEY (site_id, used_by_id) REFERENCES appliances (site_id, id) ON DELETE CASCADE
 );
 CALL cc_secure_site_table('enrollment_codes');
+CALL cc_hide_from_appliances('enrollment_codes');
 CALL cc_show_to_credential(
     'enrollment_codes', 'secret_hash', 'site_id, partner_id, secret_hash, expires_at, used_at, used_by_id');
 

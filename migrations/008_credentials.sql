@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS user_sites (
 );
 CREATE INDEX IF NOT EXISTS idx_user_sites_user ON user_sites (partner_id, user_id);
 CALL cc_secure_site_table('user_sites');
+CALL cc_hide_from_appliances('user_sites');
 
 CREATE TABLE IF NOT EXISTS api_keys (
     partner_id text NOT NULL REFERENCES partners (id) ON DELETE RESTRICT,

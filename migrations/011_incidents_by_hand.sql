@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS incident_comments (
     body text NOT NULL CHECK (length(body) BETWEEN 1 AND 4000),
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (site_id, incident_id, id),
+    FOREIGN KEY (site_id, partner_id) REFERENCES sites (id, partner_id) ON DELETE RESTRICT,
     FOREIGN KEY (site_id, incident_id) REFERENCES incidents (site_id, id) ON DELETE RESTRICT
 );
 CALL cc_secure_site_table('incident_comments');

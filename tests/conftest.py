@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import os
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,26 +13,24 @@ import httpx
 import pytest
 import uvicorn
 
-from ccserver import app, config, keys, localpg, migrate
-from ccserver.localpg import LocalPostgres, Urls
+from ccserver import app, config, keys, migrate
+from ccserver.localpg import Urls
 from ccserver.scope import Database, open_pool
+from tests.databases import Server, asked, short_place
 from tests.devices import Device, Running
 
 TEMPLATE = "cc_template"
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[LocalPostgres]:
-    """The run's PostgreSQL: fsync off, and it says so; in memory where there is some, where root's helper may enter."""
-    memory = "/dev/shm"
-    with tempfile.TemporaryDirectory(prefix="cc-", dir=memory if os.access(memory, os.W_OK) else None) as made:
-        Path(made).chmod(0o755)
-        with localpg.start(Path(made) / "postgres", durable=False) as server:
-            yield server
+def postgres() -> Iterator[Server]:
+    """The run's PostgreSQL, as PG asks: fsync off, and it says so."""
+    with short_place() as place, asked(os.environ.get("PG", ""), place) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def template(postgres: LocalPostgres) -> str:
+def template(postgres: Server) -> str:
     """A database with every migration, to be cloned."""
     urls = postgres.create_database(TEMPLATE)
     asyncio.run(migrate.run(urls.owner, lambda _: None))
@@ -46,7 +43,7 @@ def numbers() -> Iterator[int]:
 
 
 @pytest.fixture
-async def empty_database(postgres: LocalPostgres, numbers: Iterator[int]) -> AsyncIterator[Urls]:
+async def empty_database(postgres: Server, numbers: Iterator[int]) -> AsyncIterator[Urls]:
     """A database of its own with nothing in it."""
     name = f"cc_empty_{next(numbers)}"
     yield postgres.create_database(name)
@@ -54,14 +51,14 @@ async def empty_database(postgres: LocalPostgres, numbers: Iterator[int]) -> Asy
 
 
 @pytest.fixture
-async def database(postgres: LocalPostgres, template: str, numbers: Iterator[int]) -> AsyncIterator[Urls]:
+async def database(postgres: Server, template: str, numbers: Iterator[int]) -> AsyncIterator[Urls]:
     """A migrated database of the test's own."""
     name = f"cc_test_{next(numbers)}"
     yield postgres.create_database(name, template)
     await _drop(postgres, name)
 
 
-async def _drop(postgres: LocalPostgres, name: str) -> None:
+async def _drop(postgres: Server, name: str) -> None:
     admin = await asyncpg.connect(postgres.urls("postgres").admin)
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     await admin.close()
@@ -86,6 +83,9 @@ def settings(tmp_path: Path) -> config.Config:
 async def server(database: Urls, db: Database, settings: config.Config) -> AsyncIterator[Running]:
     """The real server on a loopback port, with one partner and one site in its database."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+    )  # as uvloop does; asyncio alone waits 40 ms an answer
     port = listener.getsockname()[1]
     settings = replace(settings, port=port, public_url=f"http://127.0.0.1:{port}")
     serving = uvicorn.Server(

@@ -19,7 +19,7 @@ from ccagent.identity import DeviceKey, Enrolment, Identity
 from ccagent.places import Places
 from ccagent.queue import Epoch
 from ccagent.store import Store, Tx
-from ccshared import canonical, ed25519, envelope, purposes
+from ccshared import canonical, ed25519, envelope, notes, purposes
 from ccshared.entries import Draft
 from ccshared.messages import Enrolled, EnrollRequest, Epochs
 from ccshared.purposes import EnrolmentCode
@@ -111,6 +111,8 @@ async def ensure_epoch(store: Store, places: Places, client: Client, stamp: Stam
     known = who.identity
     if known.next_epoch_number is None:
         known = _with_history(known, await client.epochs())
+        if identity.load_enrolment(places) != who:
+            raise TransientError("this appliance was enrolled anew meanwhile")
     logs = store.read(queue.all_epochs)
     number = max([known.next_epoch_number or 1, *(log.number + 1 for log in logs)])
     identity.save(places, known.model_copy(update={"next_epoch_number": number + 1}))
@@ -191,13 +193,22 @@ async def _asked_for_history(known: Identity, key: DeviceKey) -> Identity:
 def _with_history(known: Identity, history: Epochs) -> Identity:
     """Add the next epoch's number (from 1) and the newest receipt of the earlier ones, which come oldest first."""
     numbers = [int(head.epoch.partition("-")[0]) for head in history.epochs]
-    receipts = [head.receipt for head in history.epochs if head.receipt is not None]
+    receipts = [head.receipt for head in history.epochs if head.receipt is not None and _is_ours(head.receipt, known)]
     return known.model_copy(
         update={
             "next_epoch_number": max(numbers, default=0) + 1,
             "previous_receipt": receipts[-1] if receipts else None,
         }
     )
+
+
+def _is_ours(receipt: str, known: Identity) -> bool:
+    """Whether a receipt verifies by this device's key and a pinned witness; of another key it proves nothing here."""
+    try:
+        read = notes.read_receipt(receipt, bytes.fromhex(known.public_key), known.witnesses)
+    except notes.BadNoteError:
+        return False
+    return read.checkpoint.origin.startswith(known.origins)
 
 
 def _belongs(log: Epoch, who: Enrolment) -> bool:

@@ -22,7 +22,7 @@ class DamagedLogError(DamagedError):
 
 def prove(payload: bytes, leaf: bytes, epoch: str, seq: int) -> None:
     """Do nothing when the leaf is the payload's, else raise DamagedLogError."""
-    if merkle.leaf_hash(payload) != leaf:
+    if not isinstance(payload, bytes) or merkle.leaf_hash(payload) != leaf:
         raise DamagedLogError(f"entry {seq} of {epoch} is not what was sealed")
 
 

@@ -19,7 +19,7 @@ from ccagent.evidence import Stamp
 from ccagent.head_mark import HeadMark
 from ccagent.places import Places
 from ccagent.queue import Epoch
-from ccagent.store import DamagedError, Store, StoreDamagedError, StoreFailedError, Tx
+from ccagent.store import DamagedError, Store, StoreDamagedError, StoreFailedError, StoreUnusableError, Tx
 from ccagent.succession import Ended
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,13 @@ def open_store(places: Places, stamp: Stamp) -> Store:
             mend(store, stamp, trouble)
         elif not store.mark_agrees:
             _go_on_after_rollback(store, stamp)
-        _kept_wal(places).unlink(missing_ok=True)
-    except BaseException:
+        _let_go_of_wal(places)
+    except BaseException as error:
         store.close()
+        if isinstance(error, OSError):
+            raise StoreUnusableError(
+                f"the store could not be salvaged: {error}: mend the disk, then start again"
+            ) from error
         raise
     return store
 
@@ -141,7 +145,7 @@ def _tell(begun: Epoch | None, ended: Sequence[Ended]) -> None:
 
 
 def _kept_wal(places: Places) -> Path:
-    return places.database.with_name(f"{salvage.WAL}.kept")
+    return places.database.with_name(salvage.KEPT_WAL)
 
 
 def _wal(places: Places) -> Path:
@@ -155,8 +159,18 @@ def _keep_wal(places: Places) -> None:
     would be gone with it.
     """
     kept = _kept_wal(places)
-    if _wal(places).exists() and not kept.exists():
-        os.link(_wal(places), kept)
+    try:
+        if _wal(places).exists() and not kept.exists():
+            os.link(_wal(places), kept)
+    except OSError as error:
+        log.warning("the write-ahead log could not be kept until it is verified: %s", error)
+
+
+def _let_go_of_wal(places: Places) -> None:
+    try:
+        _kept_wal(places).unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("the verified write-ahead log could not be removed: %s", error)
 
 
 def _quarantine(places: Places, stamp: Stamp) -> Path:
@@ -167,11 +181,10 @@ def _quarantine(places: Places, stamp: Stamp) -> Path:
     with contextlib.suppress(FileNotFoundError):
         return places.quarantine / places.salvaging.read_text("utf-8")
     directory = _new_directory(places.quarantine, stamp)
-    wal = _kept_wal(places) if _kept_wal(places).exists() else _wal(places)
-    for path, name in ((places.database, salvage.DATABASE), (wal, salvage.WAL)):
+    for path in (places.database, _wal(places), _kept_wal(places)):
         if path.exists():
-            os.link(path, directory / name)
-            _sync(directory / name)
+            os.link(path, directory / path.name)
+            _sync(directory / path.name)
     _sync(directory)
     _sync(places.quarantine)
     temporary = places.salvaging.with_name("salvaging.new")

@@ -289,8 +289,10 @@ def lines(tx: Tx, epoch: str, first: int, max_lines: int, max_bytes: int) -> lis
             raise DamagedLogError(f"entry {first + len(found)} of {epoch} is missing")
         room -= len(payload)
         if room < 0 and found:
-            break
+            return found
         found.append(_proved(epoch, seq, payload, leaf))
+    if len(found) < max_lines and first + len(found) < size_of(tx, epoch):
+        raise DamagedLogError(f"entry {first + len(found)} of {epoch} is missing")
     return found
 
 

@@ -20,6 +20,7 @@ from ccshared import entries
 
 DATABASE = "agent.db"
 WAL = "agent.db-wal"
+KEPT_WAL = "agent.db-wal.kept"  # as it was before SQLite recovered from it
 
 _PAGE = 4096  # what SQLite chooses for a new file, everywhere since 3.12
 _FRAME = 24 + _PAGE
@@ -81,7 +82,7 @@ class Wreck:
 def opened(directory: Path) -> Iterator[Wreck]:
     """Yield what the database and write-ahead log in a directory hold of evidence. OSError when they cannot be read."""
     with contextlib.ExitStack() as stack:
-        wreck = Wreck([_mapped(stack, directory / name) for name in (DATABASE, WAL)])
+        wreck = Wreck([_mapped(stack, directory / name) for name in (DATABASE, KEPT_WAL, WAL)])
         for number, data in enumerate(wreck.files):
             for first, end in _whole_entries(data):
                 wreck.keep([(number, first, end)], data[first:end], data[end : end + 32])
@@ -146,7 +147,7 @@ def _until_damage(connection: sqlite3.Connection, statement: str) -> tuple[list[
     try:
         for row in connection.execute(statement):
             rows.append(dict(row))  # noqa: PERF401 - those read before the damage count
-    except (sqlite3.Error, OverflowError):
+    except (sqlite3.Error, OverflowError, UnicodeDecodeError):
         return rows, False
     return rows, True
 
@@ -198,12 +199,12 @@ def _chained_entries(files: Sequence[bytes | mmap.mmap]) -> Iterator[tuple[list[
 
 
 def _pages(files: Sequence[bytes | mmap.mmap]) -> Iterator[tuple[int, int, int]]:
-    """Yield (page number, file, first byte) of every page image, oldest first: the database's, then the log's."""
-    database, wal = files
-    for number in range(len(database) // _PAGE):
+    """Yield (page number, file, first byte) of every page image, oldest first: the database's, then the logs'."""
+    for number in range(len(files[0]) // _PAGE):
         yield number + 1, 0, number * _PAGE
-    for at in range(32, len(wal) - _FRAME + 1, _FRAME):
-        yield int.from_bytes(wal[at : at + 4], "big"), 1, at + 24
+    for file, wal in enumerate(files[1:], start=1):
+        for at in range(32, len(wal) - _FRAME + 1, _FRAME):
+            yield int.from_bytes(wal[at : at + 4], "big"), file, at + 24
 
 
 def _long_cells(data: bytes | mmap.mmap, page: int, is_first: bool) -> Iterator[tuple[int, int]]:

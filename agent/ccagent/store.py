@@ -27,8 +27,8 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _PRAGMAS = (
-    "auto_vacuum = INCREMENTAL",  # only a new file can still choose it
-    "locking_mode = EXCLUSIVE",  # before WAL, so that no shared-memory file is ever made
+    "locking_mode = EXCLUSIVE",  # before anything is read, so that no shared-memory file is ever made
+    "auto_vacuum = INCREMENTAL",  # a new file's only: said to another it writes, and before it is verified nothing may
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
@@ -39,6 +39,8 @@ _MIGRATION = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
 # Beyond the budget, for what must be kept when it is used up: receipts, and counts of what was refused.
 _HEADROOM_BYTES = 1024 * 1024
 _LOOK_FOR_ROOM_S = 10.0
+# In pages. SQLite's own 1000; on a full disk the log begins anew early, so that counting does not use up the ballast.
+_CHECKPOINT_AT, _CHECKPOINT_AT_WHEN_FULL = 1000, 16
 # After these the connection's picture of the file is not to be trusted.
 _BROKEN = frozenset(
     {
@@ -51,8 +53,10 @@ _BROKEN = frozenset(
 )
 _SECOND_NUMBER = 0x63_63_00_00
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-# While opening, the file itself must be at fault: its schema is another, or its header forbids writing.
-_ODD_AT_OPEN = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CONSTRAINT})
+# While opening, the file itself must be at fault: its schema is another.
+_ODD_AT_OPEN = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT})
+# Python cannot even read SQLite's sentence about a schema whose text is spoilt.
+_FAILURES = (OSError, sqlite3.Error, UnicodeDecodeError)
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 
 
@@ -241,7 +245,7 @@ class Store:
             if not self.is_damaged:
                 raise
             raise DamagedError(str(error)) from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise DamagedError(f"the database cannot be read as the store: {error}") from error
 
     def tend(self) -> None:
@@ -254,7 +258,7 @@ class Store:
             self._after(error)
         except OSError as error:
             log.warning("the head mark could not be synced: %s", error)
-        tx.has_ballast = self._ballast.put_back()
+        _has_reserve(tx, self._ballast.put_back())
 
     def close(self) -> None:
         """Commit what waits, close the database and let the lock go; a second time does nothing."""
@@ -327,15 +331,18 @@ class Store:
             log.warning("the disk is full, and the ballast could not be given up: %s", failure)
             return False
         log.warning("the disk is full: its last mebibyte is kept for what must not be lost")
-        tx.has_ballast = False
+        _has_reserve(tx, False)
         self._looked_for_room_at = time.monotonic()
+        # What the log holds moves into the database while there is room for it; the log's own room is used again.
+        with contextlib.suppress(sqlite3.Error):
+            tx.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         return True
 
     def _look_for_room(self, tx: Tx) -> None:
         now = time.monotonic()
         if now - self._looked_for_room_at >= _LOOK_FOR_ROOM_S:
             self._looked_for_room_at = now
-            tx.has_ballast = self._ballast.put_back()
+            _has_reserve(tx, self._ballast.put_back())
 
     def _write_mark(self, mark: HeadMark | None) -> None:
         if mark is None:
@@ -373,7 +380,7 @@ class Store:
                 self._begin(connection)
             except BaseException as error:
                 connection.close()
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, _FAILURES):
                     raise _failure(self.places, error) from error
                 raise
         if self._tx is None:
@@ -392,7 +399,8 @@ class Store:
                 raise StoreFailedError("the store could not be written anew after an error")
             self._must_checkpoint = False
         tx = Tx(connection, _limit_pages(connection, self.places))
-        tx.has_ballast = self._ballast.put_back()
+        if not self._ballast.put_back():
+            _has_reserve(tx, False)
         if self._mark_withheld and self.mark_at_open is not None:
             self._mark_withheld = not _has(tx, self.mark_at_open)
         self._tx = tx
@@ -413,6 +421,12 @@ def _only_reading(tx: Tx) -> Iterator[None]:
         yield
     finally:
         tx.execute("PRAGMA query_only = OFF")
+
+
+def _has_reserve(tx: Tx, there: bool) -> None:
+    if there != tx.has_ballast:
+        tx.has_ballast = there
+        tx.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_AT if there else _CHECKPOINT_AT_WHEN_FULL}")
 
 
 def _run_alone(tx: Tx, unit: Callable[[Tx], Any]) -> Any:
@@ -455,11 +469,17 @@ def _is_damage(error: BaseException) -> bool:
 
 
 def _has(tx: Tx, mark: HeadMark) -> bool:
-    """Return whether the database holds the entry that a head mark names."""
+    """Return whether the database holds the entry that a head mark names, or, where it has left, its leaf."""
     row = tx.execute(
-        "SELECT leaf FROM queued_evidence WHERE epoch = ? AND seq = ?", (mark.epoch, mark.size - 1)
+        """
+        SELECT leaf FROM queued_evidence WHERE epoch = ?1 AND seq = ?2
+        UNION ALL
+        SELECT substr(leaves, (?2 - first) * 32 + 1, 32) FROM kept_leaves
+        WHERE epoch = ?1 AND first = ?2 - ?2 % 256
+        """,
+        (mark.epoch, mark.size - 1),
     ).fetchone()
-    return row is not None and row[0].hex() == mark.leaf
+    return row is not None and isinstance(row[0], bytes) and row[0].hex() == mark.leaf
 
 
 def _limit_pages(connection: sqlite3.Connection, places: Places) -> int:
@@ -490,15 +510,17 @@ def _connect(places: Places) -> sqlite3.Connection:
     try:
         # Made here, because SQLite would let the group and everybody read it.
         os.close(os.open(places.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        is_new = places.database.stat().st_size == 0
         connection = sqlite3.connect(places.database, isolation_level=None, cached_statements=256)
         try:
             for pragma in _PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}")
+                if is_new or not pragma.startswith("auto_vacuum"):
+                    connection.execute(f"PRAGMA {pragma}")
             _migrate(connection)
         except BaseException:
             connection.close()
             raise
-    except (OSError, sqlite3.Error) as error:
+    except _FAILURES as error:
         raise _failure(places, error) from error
     return connection
 
@@ -543,13 +565,28 @@ def _schema_files() -> list[str]:
     return [found[number].read_text("utf-8") for number in range(1, len(found) + 1)]
 
 
-def _failure(places: Places, error: OSError | sqlite3.Error) -> StoreUnusableError:
+def _failure(places: Places, error: Exception) -> StoreUnusableError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    kind = StoreDamagedError if code in _DAMAGE or code in _ODD_AT_OPEN else StoreUnusableError
-    return kind(_unusable(places, error))
+    is_damaged = code in _DAMAGE | _ODD_AT_OPEN or isinstance(error, UnicodeDecodeError)
+    if code == sqlite3.SQLITE_READONLY:
+        is_damaged = not _may_be_written(places)
+    if is_damaged:
+        return StoreDamagedError(
+            f"the database {places.database} is damaged ({error}): start the agent, it salvages what can be read"
+        )
+    return StoreUnusableError(_unusable(places, error))
 
 
-def _unusable(places: Places, error: OSError | sqlite3.Error) -> str:
+def _may_be_written(places: Places) -> bool:
+    """Return whether the file's header allows writing; a flipped bit there forbids it (SQLite's file format, 1.3.3)."""
+    try:
+        with places.database.open("rb") as file:
+            return file.read(20)[18:] in {b"\x01\x01", b"\x02\x02"}
+    except OSError:
+        return True
+
+
+def _unusable(places: Places, error: Exception) -> str:
     if isinstance(error, OSError):
         return (
             f"the state directory {places.state_dir} cannot be used ({error.strerror}): "

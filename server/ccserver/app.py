@@ -17,9 +17,24 @@ from ccserver import auth, context, health, keys
 from ccserver.config import Config
 from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
 from ccserver.http import Caller, Endpoint, RequestLog, problem
-from ccserver.pages import dashboard, session
+from ccserver.pages import account, dashboard, session, welcome
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
+from ccserver.routes.api import (
+    api_keys,
+    appliances,
+    checks,
+    codes,
+    evidence,
+    openapi,
+    partners,
+    sessions,
+    sites,
+    users,
+    waivers,
+)
+from ccserver.routes.api import health as health_routes
+from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
 
 _log = logging.getLogger("ccserver")
@@ -30,9 +45,24 @@ ENDPOINTS: list[Endpoint] = [
     *key_routes.ENDPOINTS,
     *log.ENDPOINTS,
     *incidents.ENDPOINTS,
+    *api_keys.ENDPOINTS,
+    *users.ENDPOINTS,
+    *sessions.ENDPOINTS,
     *session.ENDPOINTS,
+    *account.ENDPOINTS,
+    *welcome.ENDPOINTS,
     *dashboard.ENDPOINTS,
+    *health_routes.ENDPOINTS,
+    *partners.ENDPOINTS,
+    *sites.ENDPOINTS,
+    *appliances.ENDPOINTS,
+    *codes.ENDPOINTS,
+    *incident_routes.ENDPOINTS,
+    *checks.ENDPOINTS,
+    *waivers.ENDPOINTS,
+    *evidence.ENDPOINTS,
 ]
+ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 
 
 def make(config: Config, database_url: str) -> Starlette:
@@ -64,13 +94,10 @@ def routes() -> list[BaseRoute]:
 
 def _guarded(row: Endpoint) -> Any:
     async def endpoint(request: Request) -> Response:
-        match row.caller:
-            case Caller.DEVICE:
-                request.state.device = auth.device(request)
-            case Caller.PERSON:
-                request.state.person = await auth.person(request)
-            case Caller.ANYONE:
-                pass
+        if row.caller is Caller.DEVICE:
+            request.state.device = auth.device(request)
+        elif row.caller is not Caller.ANYONE:
+            request.state.principal = await auth.principal(request, row.caller)
         if row.method != "GET" and not row.path.startswith("/agent/"):
             auth.check_origin(request)
         return await row.handler(request)

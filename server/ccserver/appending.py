@@ -15,7 +15,7 @@ from ccserver.queries import (
     evidence_bundles,
     evidence_logs,
 )
-from ccserver.scope import ApplianceScope
+from ccserver.scope import ApplianceScope, widen
 from ccserver.tokens import Device
 from ccserver.witness import ForkError, Line, Log, Step
 from ccshared import entries, merkle, notes
@@ -60,8 +60,9 @@ async def fill(context: Context, device: Device, epoch: str, seq: int, payload: 
         if await evidence_bundles.missing(scope, log.id, seq) == StubReason.WITHHELD:
             (row,) = await _rows(scope, [line])
             await evidence_bundles.fill(scope, log.id, row)
-            await _derive(scope, [row], datetime.now(UTC))
             await _register_key(scope, log, [row])
+            if log.held_size is None:
+                await _derive(scope, [row], datetime.now(UTC))
     return line.leaf
 
 
@@ -88,8 +89,9 @@ async def _store(scope: ApplianceScope, context: Context, log: Log, step: Step) 
     held = step.held is not None
     cosigned_at, name = (None, None) if held else (int(time.time()), context.keys.witness.name)
     grown = await evidence_logs.advance(scope, log.epoch, step, cosigned_at, name)
-    await _derive(scope, rows, now)
     await _register_key(scope, log, rows)
+    if not held:  # what nobody receipted yet says nothing of a site
+        await _derive(scope, rows, now)
     return grown
 
 
@@ -109,8 +111,9 @@ async def _derive(scope: ApplianceScope, rows: Sequence[Row], now: datetime) -> 
         return
     changed = await check_states.upsert(scope, runs)
     flake_hash = next((run.flake_hash for run in runs if run.flake_hash), None)
-    if changed or flake_hash or await compliance_snapshots.is_due(scope):
-        await compliance_snapshots.record(scope, flake_hash)
+    site = await widen(scope)  # a snapshot is of all the site's appliances
+    if changed or flake_hash or await compliance_snapshots.is_due(site):
+        await compliance_snapshots.record(site, flake_hash)
 
 
 async def _register_key(scope: ApplianceScope, log: Log, rows: Sequence[Row]) -> None:

@@ -5,7 +5,9 @@ import hashlib
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from argon2 import PasswordHasher
@@ -14,27 +16,104 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import context, tokens
-from ccserver.errors import ForeignOriginError, NotSignedInError, TokenInvalidError
-from ccserver.queries import sessions, users
+from ccserver.context import Context
+from ccserver.errors import (
+    BadQueryError,
+    ForbiddenError,
+    ForeignOriginError,
+    NotFoundError,
+    NotSignedInError,
+    SecondFactorNeededError,
+    TokenInvalidError,
+)
+from ccserver.http import Caller, path_id
+from ccserver.queries import api_keys, audit_log, partners, sessions, sites, users
+from ccserver.queries.audit_log import Act
 from ccserver.queries.users import User
-from ccserver.scope import PLATFORM
+from ccserver.scope import PLATFORM, PartnerScope, SiteScope
+from ccshared import ids
+from ccshared.canonical import Json
+from ccshared.vocabulary import Role
 
 SESSION_HOURS = 12
+PASSWORD_LETTERS = 12
+CHOOSING_RULE = "A password needs at least 12 letters, and at most 1000."
+_KEY_VALUE = re.compile(r"cck_[0-9A-Za-z_-]{43}")
 _COOKIE_VALUE = re.compile(r"[0-9A-Za-z_-]{43}")
 # The hash of a password nobody has: an unknown login takes as long to refuse as a known one.
 _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$9Yx8V0c3Jm1sYc0eT2uZ5g$3YwB4mQ0H5zJb6Hq2Z8hJ3oN9kq2Y1s5c7u0x8v1w4A"
 
 
-@dataclass(frozen=True)
-class Person:
-    """A signed-in person."""
+# What each declared caller may be. Whoever changes something needs a second factor, or a key that such a person made.
+_ROLES: dict[Caller, frozenset[Role]] = {
+    Caller.PERSON: frozenset(Role),
+    Caller.AUDIT: frozenset(Role),
+    Caller.READ: frozenset(Role) - {Role.AUDITOR},
+    Caller.OPERATE: frozenset({Role.TECHNICIAN, Role.OWNER, Role.PLATFORM_ADMIN}),
+    Caller.OWN: frozenset({Role.OWNER, Role.PLATFORM_ADMIN}),
+    Caller.PLATFORM: frozenset({Role.PLATFORM_ADMIN}),
+}
+_CHANGES = frozenset({Caller.OPERATE, Caller.OWN, Caller.PLATFORM})
 
-    user: User
+
+@dataclass(frozen=True)
+class Principal:
+    """Who calls: a signed-in person or an API key. `partner_id` is whose rows are meant: a platform admin names one."""
+
+    partner_id: str
+    role: Role
+    actor: str
+    user: User | None = None
+    second_factor: bool = False
 
     @property
     def is_platform_admin(self) -> bool:
-        """Whether this person looks after the platform and not one partner's sites."""
-        return self.user.partner_id == PLATFORM
+        """Whether the caller looks after the platform and not one partner's sites."""
+        return self.role is Role.PLATFORM_ADMIN
+
+
+async def principal(request: Request, caller: Caller) -> Principal:
+    """Return who calls; NotSignedInError, ForbiddenError or SecondFactorNeededError unless the route lets them."""
+    found = await _by_key(request) if "authorization" in request.headers else await _by_session(request)
+    if found.role not in _ROLES[caller] or (caller is Caller.PERSON and found.user is None):
+        raise ForbiddenError
+    if caller in _CHANGES and found.user is not None and not found.second_factor:
+        raise SecondFactorNeededError
+    return found
+
+
+async def acting(request: Request) -> Principal:
+    """Return the caller with the partner whose rows are meant; a platform admin names it as ?partner=."""
+    found: Principal = request.state.principal
+    if not found.is_platform_admin:
+        return found
+    chosen = request.query_params.get("partner", "")
+    async with context.of(request).db.platform() as scope:
+        if not ids.is_id(chosen) or chosen == PLATFORM or await partners.find_anywhere(scope, chosen) is None:
+            raise BadQueryError("partner: a platform admin says which partner is meant, as ?partner=ID.")
+    return replace(found, partner_id=chosen)
+
+
+@asynccontextmanager
+async def partner_scope(request: Request) -> AsyncIterator[PartnerScope]:
+    """Open the scope of the caller's partner; never for an auditor, who has sites only."""
+    found = await acting(request)
+    if found.role is Role.AUDITOR:
+        raise ForbiddenError
+    async with context.of(request).db.partner(found.partner_id) as scope:
+        yield scope
+
+
+@asynccontextmanager
+async def site_scope(request: Request) -> AsyncIterator[SiteScope]:
+    """Open the scope of the site that the path names, if it is the caller's; NotFoundError otherwise."""
+    found, db, site_id = await acting(request), context.of(request).db, path_id(request, "site")
+    async with db.partner(found.partner_id) as partner:
+        user_id = found.user.id if found.role is Role.AUDITOR and found.user else None
+        if not await sites.is_readable(partner, site_id, user_id):
+            raise NotFoundError
+    async with db.site(found.partner_id, site_id) as scope:
+        yield scope
 
 
 def device(request: Request) -> tokens.Device:
@@ -46,8 +125,7 @@ def device(request: Request) -> tokens.Device:
     return found
 
 
-async def person(request: Request) -> Person:
-    """Return who is signed in; NotSignedInError without a session that is still good."""
+async def _by_session(request: Request) -> Principal:
     value = request.cookies.get(_cookie_name(request), "")
     if not _COOKIE_VALUE.fullmatch(value):
         raise NotSignedInError
@@ -60,7 +138,29 @@ async def person(request: Request) -> Person:
         user = await users.find(partner, session.user_id)
     if user is None:
         raise NotSignedInError
-    return Person(user)
+    return Principal(user.partner_id, Role(user.role), f"user:{user.login}", user, session.second_factor)
+
+
+async def _by_key(request: Request) -> Principal:
+    scheme, _, value = request.headers["authorization"].partition(" ")
+    if scheme.lower() != "bearer" or not _KEY_VALUE.fullmatch(value):
+        raise NotSignedInError
+    async with context.of(request).db.credential(_hash(value)) as scope:
+        key = await api_keys.find_by_credential(scope, _hash(value))
+    if key is None:
+        raise NotSignedInError
+    return Principal(key.partner_id, Role(key.role), f"key:{key.id}")
+
+
+def new_key() -> tuple[str, str]:
+    """Return a new API key, to be shown once, and the hash to be kept."""
+    value = f"cck_{secrets.token_urlsafe(32)}"
+    return value, _hash(value)
+
+
+def is_acceptable(password: str) -> bool:
+    """Return whether a password may be chosen: length is what counts."""
+    return PASSWORD_LETTERS <= len(password) <= 1000 and "\x00" not in password
 
 
 def hash_password(password: str) -> str:
@@ -68,24 +168,23 @@ def hash_password(password: str) -> str:
     return PasswordHasher().hash(password)
 
 
-async def sign_in(request: Request, login: str, password: str) -> User | None:
-    """Return the person whose login and password these are, else None; both take the same time."""
-    ctx = context.of(request)
-    login = login.strip().lower()[:200].replace("\x00", "")
-    async with ctx.db.credential(login) as scope:
-        found = await users.find_by_credential(scope, login)
+async def password_is(ctx: Context, password_hash: str | None, password: str) -> bool:
+    """Return whether the hash is the password's; without a hash it takes as long to say no."""
     async with ctx.passwords:
-        good = await asyncio.to_thread(_password_is, found.password_hash if found else _NOBODY, password[:1000])
-    return found.user if found and good else None
+        good = await asyncio.to_thread(_password_is, password_hash or _NOBODY, password[:1000])
+    return good and password_hash is not None
 
 
-async def open_session(request: Request, user: User, response: Response) -> None:
+async def open_session(request: Request, user: User, response: Response, *, second_factor: bool) -> None:
     """Start a session and set its cookie; the session that the request came with ends."""
     await _end_presented(request)
     value = secrets.token_urlsafe(32)
-    expires = datetime.now(UTC) + timedelta(hours=SESSION_HOURS)
+    expires, agent = datetime.now(UTC) + timedelta(hours=SESSION_HOURS), request.headers.get("user-agent", "")[:400]
+    new = sessions.NewSession(_hash(value), user.id, ids.new_id(), expires, second_factor, agent)
     async with context.of(request).db.partner(user.partner_id) as scope:
-        await sessions.insert(scope, _hash(value), user.id, expires)
+        await sessions.insert(scope, new)
+        detail: dict[str, Json] = {"second_factor": second_factor}
+        await audit_log.append(scope, Act(f"user:{user.login}", "session.open", f"session:{new.id}", detail))
     response.set_cookie(
         _cookie_name(request),
         value,
@@ -96,10 +195,10 @@ async def open_session(request: Request, user: User, response: Response) -> None
     )
 
 
-async def close_session(request: Request, who: Person, response: Response) -> None:
+async def close_session(request: Request, who: Principal, response: Response) -> None:
     """End the session that the request came with."""
     value = request.cookies.get(_cookie_name(request), "")
-    async with context.of(request).db.partner(who.user.partner_id) as scope:
+    async with context.of(request).db.partner(who.partner_id) as scope:
         await sessions.delete(scope, _hash(value))
     secure = context.of(request).config.secure  # browsers ignore a __Host- cookie without it, even its deletion
     response.delete_cookie(_cookie_name(request), httponly=True, samesite="strict", secure=secure)
@@ -118,7 +217,9 @@ async def _end_presented(request: Request) -> None:
 
 
 def check_origin(request: Request) -> None:
-    """Refuse a form that another site's page sent: browsers say where a POST comes from."""
+    """Refuse a form that another site's page sent: browsers say where a POST comes from. A key is no browser's."""
+    if "authorization" in request.headers:
+        return
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         if site in ("same-origin", "none"):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ccshared.entries import Entry
-from ccshared.vocabulary import Clock, Kind, Severity, Status
+from ccshared.vocabulary import Kind, Severity, Status
 
 # Twice the hourly check run: what no receipted run has named for so long is not known any more.
 FRESH_FOR = timedelta(hours=2)
@@ -36,7 +36,10 @@ class CheckRun:
 
 @dataclass(frozen=True)
 class CheckState:
-    """The latest known state of a check on a host, as pages show it; `fresh` is false when it is too old to count."""
+    """The latest known state of a check on a host, as pages show it; `fresh` is false when it is too old to count.
+
+    `waived`: a person said, with a reason and until when, that it does not count.
+    """
 
     appliance_id: str
     host_id: str
@@ -47,15 +50,22 @@ class CheckState:
     since: datetime
     seen_at: datetime
     fresh: bool
+    waived: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether what it says is in a sum of the score."""
+        return self.fresh and not self.waived
 
 
 @dataclass(frozen=True)
 class Score:
-    """How many fresh checks pass, fail and are not known."""
+    """How many fresh checks pass, fail and are not known; waived ones are in none of these."""
 
     passed: int
     failed: int
     unknown: int
+    waived: int = 0
 
     @property
     def value(self) -> float | None:
@@ -65,9 +75,11 @@ class Score:
 
 
 def score(states: Iterable[CheckState]) -> Score:
-    """Return a site's score over its check states; a stale one counts as unknown."""
-    counted = [state.status if state.fresh else Status.UNKNOWN for state in states]
-    return Score(counted.count(Status.PASS), counted.count(Status.FAIL), counted.count(Status.UNKNOWN))
+    """Return a site's score over its check states; a stale one counts as unknown, a waived one in neither sum."""
+    every = list(states)
+    counted = [state.status if state.fresh else Status.UNKNOWN for state in every if not state.waived]
+    passed, failed, unknown = (counted.count(status) for status in (Status.PASS, Status.FAIL, Status.UNKNOWN))
+    return Score(passed, failed, unknown, len(every) - len(counted))
 
 
 def is_fresh(seen_at: datetime, now: datetime) -> bool:
@@ -127,7 +139,7 @@ def _check_run(entry: Entry, received_at: datetime) -> CheckRun | None:
     check_id, host_id, status, severity, reason = (str(word) for word in words)
     if status not in _STATUSES or severity not in _SEVERITIES or not _is_word(check_id):
         return None
-    seen_at = min(_moment(entry.at), received_at) if entry.clock == Clock.SYNC else received_at
+    seen_at = min(_moment(entry.at), received_at)  # a clock that lags makes a run stale, and none makes it fresher
     return CheckRun(
         check_id=check_id,
         host_id=_clean(host_id, 255),

@@ -1,6 +1,7 @@
 """What the server's handlers share for as long as the process runs: the pool, the keys, the configuration."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -16,20 +17,33 @@ _PASSWORDS = 2  # argon2 takes 64 MiB each
 
 @dataclass(frozen=True)
 class Context:
-    """Made once by the lifespan. `token_key` and `nonce_key` are derived from the key file."""
+    """Made once by the lifespan. Its `…_key` members are derived from the key file."""
 
     db: Database
     keys: ServerKeys
     config: Config
     token_key: bytes
     nonce_key: bytes
+    cursor_key: bytes
+    seal_key: bytes
+    ticket_key: bytes
+    appends: Counter[str] = field(default_factory=Counter)
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES))
     passwords: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PASSWORDS))
 
 
 def make(db: Database, keys: ServerKeys, config: Config) -> Context:
     """Return the context for an open pool."""
-    return Context(db, keys, config, keys.derive("cc access token v1"), keys.derive("cc nonce v1"))
+    return Context(
+        db,
+        keys,
+        config,
+        token_key=keys.derive("cc access token v1"),
+        nonce_key=keys.derive("cc nonce v1"),
+        cursor_key=keys.derive("cc cursor v1"),
+        seal_key=keys.derive("cc seal v1"),
+        ticket_key=keys.derive("cc sign-in ticket v1"),
+    )
 
 
 def of(request: Request) -> Context:

@@ -1,5 +1,8 @@
 """A new device becomes an appliance: code checked, key proved, identity given, all in one transaction."""
 
+import base64
+import hashlib
+import hmac
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,11 +26,23 @@ async def make_code(
     `replaces` is the appliance of this site that the device becomes: same id, another key. NotFoundError when there is
     none, or it was revoked.
     """
-    code = purposes.EnrolmentCode(keys.server, keys.order_fingerprint, purposes.new_secret())
+    code = code_of(keys, purposes.new_secret())
     if replaces is not None and not await appliances.is_in_service(scope, replaces):
         raise NotFoundError(f"There is no appliance {replaces} in service at this site.")
-    await enrollment_codes.insert(scope, code.secret_hash, datetime.now(UTC) + timedelta(hours=hours), replaces)
+    until = datetime.now(UTC) + timedelta(hours=hours)
+    await enrollment_codes.insert(scope, code.secret_hash, until, replaces=replaces)
     return code
+
+
+def code_of(keys: ServerKeys, secret: str) -> purposes.EnrolmentCode:
+    """Return the code that carries a secret: with this server's name and its order key's fingerprint."""
+    return purposes.EnrolmentCode(keys.server, keys.order_fingerprint, secret)
+
+
+def repeatable_secret(keys: ServerKeys, place: str) -> str:
+    """Return a place's secret (192 bits, base64url), the same each time: to be said again it need not be stored."""
+    made = hmac.digest(keys.derive("cc enrolment code v1"), place.encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(made[:24]).decode()
 
 
 async def enroll(context: Context, asked: EnrollRequest) -> dict[str, Any]:

@@ -38,6 +38,10 @@ class NewerSchemaError(MigrationError):
     """The database's schema is newer than this release: install the release that made it, or a later one."""
 
 
+class SealBrokenError(CentralCommandError):
+    """A sealed secret does not open: the key file is another one, or the row was changed or moved."""
+
+
 class NotFoundError(CentralCommandError):
     """There is no such thing here."""
 
@@ -46,12 +50,44 @@ class AlreadyExistsError(CentralCommandError):
     """There is one of that name already."""
 
 
+class BadQueryError(CentralCommandError):
+    """A part of the query string is not what this call takes."""
+
+
+class BadCursorError(BadQueryError):
+    """The cursor is not one that this list gave: begin again without it."""
+
+
+class SecondFactorNeededError(CentralCommandError):
+    """Whoever changes something signs in with a second factor: set one up on your account's page."""
+
+
+class PreconditionNeededError(CentralCommandError):
+    """Send If-Match with the ETag that you read, so that nobody's change is overwritten unseen."""
+
+
+class ChangedMeanwhileError(CentralCommandError):
+    """Somebody changed it since you read it: read it again."""
+
+
+class IdempotencyConflictError(CentralCommandError):
+    """This Idempotency-Key was used for another request."""
+
+
+class TooManyRequestsError(CentralCommandError):
+    """Too many requests: wait as long as Retry-After says."""
+
+
 class BadBodyError(CentralCommandError):
     """The request's body is not what this call takes."""
 
 
 class TooLargeError(CentralCommandError):
     """The request's body is larger than this call takes."""
+
+
+class TooSlowError(CentralCommandError):
+    """The request's body took more than a minute to arrive."""
 
 
 class UnsupportedBodyError(CentralCommandError):
@@ -64,6 +100,10 @@ class NotSignedInError(CentralCommandError):
 
 class ForbiddenError(CentralCommandError):
     """Your role does not allow this."""
+
+
+class LinkSpentError(CentralCommandError):
+    """This link was used already or has expired: ask whoever sent it for a new one."""
 
 
 class ForeignOriginError(CentralCommandError):

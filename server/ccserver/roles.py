@@ -17,12 +17,25 @@ _ROLES = {
     "cc_credential": "NOLOGIN",
 }
 _MEMBERS = {"cc_platform": "cc_owner, cc_server", "cc_credential": "cc_server"}
+# Until 15 a database's owner has its rights on the schema by inheritance alone, and a role inherits from all it is a
+# member of or from none. So the owner inherits there, and a role that does not stands between it and the platform.
+_BEFORE_16 = """
+    DO $do$ BEGIN IF current_setting('server_version_num')::int < 160000 THEN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'cc_between') THEN
+            CREATE ROLE cc_between NOLOGIN NOINHERIT;
+        END IF;
+        REVOKE cc_platform FROM cc_owner;
+        GRANT cc_platform TO cc_between;
+        GRANT cc_between TO cc_owner;
+        ALTER ROLE cc_owner INHERIT;
+    END IF; END $do$
+"""
 
 
 def statements() -> list[str]:
     """Return the SQL, one statement each, that makes the roles on PostgreSQL 15 to 18; a superuser runs it."""
     creations = [_create(name, attributes) for name, attributes in _ROLES.items()]
-    return creations + [_grant(role, members) for role, members in _MEMBERS.items()]
+    return creations + [_grant(role, members) for role, members in _MEMBERS.items()] + [_BEFORE_16]
 
 
 def database_statements(name: str, template: str | None = None) -> list[str]:

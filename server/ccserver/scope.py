@@ -35,6 +35,7 @@ _AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.DeadlockDetectedError,  # two requests in each other's way: the same again goes through
 )
 
 
@@ -78,6 +79,12 @@ class PlatformScope:
     """Every tenant's rows; for platform routes, sweeps and the command line only."""
 
     conn: "PooledConnection"
+
+
+async def widen(scope: ApplianceScope) -> SiteScope:
+    """Return the scope of the appliance's whole site, for what is derived last in the same transaction."""
+    await scope.conn.execute("SELECT set_config('cc.appliance_id', '', true)")
+    return SiteScope(scope.conn, scope.partner_id, scope.site_id)
 
 
 class Database:
@@ -189,7 +196,11 @@ async def open_pool(url: str, *, min_size: int = 2, max_size: int = 10) -> Datab
             timeout=_ACQUIRE_SECONDS,
             reset=_no_reset,
         )
-    except (*_AWAY, asyncpg.PostgresError, ValueError) as error:
+    except ValueError as error:  # its text may repeat a password
+        raise DatabaseUnavailableError(
+            "DATABASE_URL is no address of a PostgreSQL: what its password holds must be escaped."
+        ) from error
+    except (*_AWAY, asyncpg.PostgresError) as error:
         raise DatabaseUnavailableError(
             f"The database cannot be reached ({error}): is it running, and is DATABASE_URL right?"
         ) from error

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ccserver import errors
-from ccshared import entries, merkle, notes
+from ccshared import canonical, entries, merkle, notes
 from ccshared.batch import Batch, Stub
 from ccshared.vocabulary import Kind
 
@@ -110,8 +110,17 @@ def _compare_stored(batch: Batch, stored: Sequence[bytes]) -> None:
         line = batch.lines[place]
         sent = line.leaf if isinstance(line, Stub) else merkle.leaf_hash(line)
         if sent != leaf:
-            payload = None if isinstance(line, Stub) else line
+            payload = None if isinstance(line, Stub) or not _is_canonical(line) else line
             raise ForkError(batch.first + place, sent, payload, batch.checkpoint)
+
+
+def _is_canonical(payload: bytes) -> bool:
+    """Whether the bytes could be an entry's; what could not is known by its leaf and checkpoint alone."""
+    try:
+        canonical.read(payload)
+    except canonical.NotCanonicalError:
+        return False
+    return True
 
 
 def _read_lines(log: Log, new: Sequence[bytes | Stub]) -> list[Line]:

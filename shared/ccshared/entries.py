@@ -61,7 +61,7 @@ def seal(draft: Draft, log: str, seq: int, prev: str) -> Entry:
         payload = canonical.write(members, _limit(members["kind"]))
     except canonical.NotCanonicalError as error:
         raise BadEntryError(str(error)) from error
-    return read(payload, log, seq, prev)
+    return _entry(members, payload)  # what was written canonically need not be read again
 
 
 def read(payload: bytes, log: str, seq: int, prev: str) -> Entry:
@@ -70,15 +70,21 @@ def read(payload: bytes, log: str, seq: int, prev: str) -> Entry:
         members = canonical.read(payload, MAX_RECOVERED_BYTES)
     except canonical.NotCanonicalError as error:
         raise BadEntryError(str(error)) from error
+    entry = _entry(members, payload)
+    if (members["log"], members["seq"], members["prev"]) != (log, seq, prev):
+        raise BadEntryError("belongs to another log or place")
+    return entry
+
+
+def _entry(members: dict[str, Any], payload: bytes) -> Entry:
     _check_shape(members)
     if len(payload) > _limit(members["kind"]):
         raise BadEntryError(f"longer than {canonical.MAX_BYTES} bytes")
-    if (members["log"], members["seq"], members["prev"]) != (log, seq, prev):
-        raise BadEntryError("belongs to another log or place")
-    if (members["kind"] == Kind.GENESIS) != (seq == 0) or (seq == 0 and prev != GENESIS_PREV):
+    seq = members["seq"]
+    if (members["kind"] == Kind.GENESIS) != (seq == 0) or (seq == 0 and members["prev"] != GENESIS_PREV):
         raise BadEntryError("genesis stands at the start and nowhere else")
     return Entry(
-        log=log,
+        log=members["log"],
         seq=seq,
         kind=members["kind"],
         bundle_id=members["id"],

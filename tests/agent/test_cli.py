@@ -185,8 +185,11 @@ def test_a_damaged_store_is_mended_when_the_agent_starts(machine: Machine, witne
     machine.enroll(witness)
     machine.call("once")
     machine.places.database.write_bytes(b"no database" * 1000)
-    assert "once" in one_sentence(machine.call("queue"))
-    assert "goes to quarantine" in machine.call("once").stderr
+    assert "salvages" in one_sentence(machine.call("queue"))
+    mended = machine.call("once")
+    assert "goes to quarantine" in mended.stderr
+    assert mended.returncode == 0
+    assert [len(log.lines) > 1 for log in witness.logs.values()] == [True, True]
     assert [log["open"] for log in json.loads(machine.call("queue", "--json").stdout)["logs"]] == [False, True]
 
 

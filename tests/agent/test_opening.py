@@ -25,8 +25,8 @@ def places(tmp_path: Path) -> Places:
     places = appliance.settle_in(tmp_path / "state")
     with contextlib.closing(appliance.open_store(places)) as store:
         appliance.begin(store)
-        for number in range(1, COUNT):
-            store.write_now(queue.append, appliance.draft(number, 6000 if number == 150 else 40))
+        drafts = [appliance.draft(number, 6000 if number == 150 else 40) for number in range(1, COUNT)]
+        store.write_now(lambda tx: [queue.append(tx, one) for one in drafts])
         appliance.acknowledge(store, RECEIPTED)
     return places
 

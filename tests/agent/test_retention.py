@@ -1,12 +1,13 @@
 """Retention: receipted payloads leave after their time, their leaves stay, and nothing else ever leaves."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ccagent import daemon, queue, retention, verify
+from ccagent import daemon, head_mark, queue, retention, verify
 from ccagent.clock import Clocks, ClockWatch
 from ccagent.config import Config
 from ccagent.places import Places
@@ -30,8 +31,7 @@ def places(tmp_path: Path) -> Places:
 def store(places: Places) -> Iterator[Store]:
     with contextlib.closing(appliance.open_store(places)) as store:
         appliance.begin(store)
-        for number in range(1, COUNT):
-            store.write_now(queue.append, appliance.draft(number))
+        store.write_now(lambda tx: [queue.append(tx, appliance.draft(number)) for number in range(1, COUNT)])
         yield store
 
 
@@ -84,6 +84,24 @@ def test_the_log_goes_on_and_verifies_at_the_next_start(store: Store, places: Pl
         assert again.read(queue.size_of, EPOCH) == COUNT + 1
 
 
+def test_a_mark_that_names_an_entry_which_has_left_is_borne_out_by_its_leaf(store: Store, places: Places) -> None:
+    mark = head_mark.HeadMark(EPOCH, 100, merkle.leaf_hash(first_line(store, 99)).hex())
+    appliance.acknowledge(store, COUNT)
+    prune_all(store)
+    store.close()
+    with contextlib.closing(head_mark.MarkFile.open(places.head_mark)) as marks:
+        marks.write(mark)
+    with contextlib.closing(Store.open(places)) as again:
+        assert again.mark_at_open == mark
+        assert again.mark_agrees
+
+
+def first_line(store: Store, seq: int) -> bytes:
+    (line,) = store.read(queue.lines, EPOCH, seq, 1, 10**6)
+    assert isinstance(line, bytes)
+    return line
+
+
 def test_a_row_that_was_damaged_is_found_before_it_leaves(store: Store, places: Places) -> None:
     appliance.acknowledge(store, COUNT)
     store.release()
@@ -103,6 +121,21 @@ async def test_the_agent_lets_rows_leave_thirty_days_after_their_receipt(store: 
     assert await daemon.prune(agent) == 0
     agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + retention.KEEP_MS + 1, lambda: 1.0, lambda: True))
     assert await daemon.prune(agent) == 768
+
+
+async def test_the_agent_that_runs_tends_its_store_by_itself(store: Store, places: Places) -> None:
+    appliance.acknowledge(store, COUNT)
+    agent = daemon.open_agent(Config(), places, store)
+    agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + 2 * retention.KEEP_MS, lambda: 1.0, lambda: True))
+    keeping = asyncio.create_task(daemon._keep(agent))
+    for _ in range(1000):
+        if rows(store) == COUNT - 768:
+            break
+        await asyncio.sleep(0.01)
+    keeping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await keeping
+    assert rows(store) == COUNT - 768
 
 
 def test_the_own_log_verifies_against_its_receipts_before_and_after(store: Store) -> None:

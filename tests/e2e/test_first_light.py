@@ -2,11 +2,12 @@
 
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import asyncpg
 import pytest
+from playwright.async_api import Browser
 
 from ccagent import queue
 from ccagent.places import Places
@@ -97,6 +98,28 @@ async def fill(places: Places, count: int) -> None:
     store.close()
 
 
+async def test_a_damaged_store_is_salvaged_and_the_server_receipts_what_is_left(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.serve()
+    clinic.enroll()
+    clinic.command("once")
+    places = Places(tmp_path / "agent")
+    await fill(places, 300)
+    data = bytearray(places.database.read_bytes())
+    data[data.index(b'"number":200,') + 3] ^= 1
+    places.database.write_bytes(data)
+    assert "quarantine" in clinic.command("once").stderr
+    assert clinic.status()["waiting"] == 0
+    assert clinic.command("verify").stdout.count("whole") == 2
+    conn = await asyncpg.connect(clinic.urls.admin)
+    rows = await conn.fetch("SELECT bundle_id FROM evidence_bundles WHERE bundle_id = ANY($1)", ids_of(range(300)))
+    await conn.close()
+    assert sorted(row["bundle_id"] for row in rows) == sorted(set(ids_of(range(300))) - set(ids_of([200])))
+
+
+def ids_of(numbers: Iterable[int]) -> list[str]:
+    return [f"{number:032x}" for number in numbers]
+
+
 async def test_an_appliance_goes_on_while_the_server_is_away(clinic: Clinic) -> None:
     clinic.serve()
     clinic.enroll()
@@ -164,3 +187,25 @@ async def test_a_wrong_code_is_one_sentence_and_loses_nothing(clinic: Clinic, co
     clinic.enroll()
     clinic.command("once")
     assert clinic.status()["waiting"] == 0
+
+
+@pytest.mark.browser
+async def test_a_person_signs_in_and_sees_the_real_appliance_its_stale_backup_and_the_evidence(
+    clinic: Clinic, browser: Browser
+) -> None:
+    clinic.serve()
+    clinic.enroll()
+    clinic.command("once")
+    page = await browser.new_page()
+    await page.goto(clinic.url)
+    await page.get_by_label("Login").fill(clinic.admin["login"])
+    await page.get_by_label("Password").fill(clinic.admin["password"])
+    await page.get_by_role("button", name="Sign in").click()
+    text = await page.get_by_role("region", name="Clinic").inner_text()
+    assert clinic.status()["checks"][0]["host"] in text
+    assert "the last backup is older than 48 h" in text
+    assert "check run of backup" in text
+    assert await page.get_by_role("link", name="receipted").count() >= 7
+    receipt = await page.get_by_label("The receipt, to copy").first.text_content() or ""
+    assert receipt.startswith(f"cc.example/log/{clinic.status()['appliance']}/1-")
+    await page.close()

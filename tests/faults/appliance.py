@@ -122,7 +122,7 @@ def _also(payload: bytes, leaves: Acknowledged) -> set[tuple[str, int]]:
         body = canonical.read(payload, entries.MAX_RECOVERED_BYTES)["body"]
         assert merkle.leaf_hash(body["payload"].encode()).hex() == body["leaf"]
         leaves[body["log"], body["seq"]] = body["leaf"]
-    if b'"kind":"gap"' in payload:
+    if b'"kind":"gap"' in payload and b'"missing":' in payload:
         body = canonical.read(payload)["body"]
         listed = {(body["log"], seq) for first, last in body["missing"] for seq in range(first, last + 1)}
         assert len(listed) == body["count"]

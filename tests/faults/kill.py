@@ -36,8 +36,8 @@ from tests.faults.rows import Row, scratch, seeded
 
 _ROOT = Path(__file__).parents[2]
 _KILLS_OF_ONE = 25  # the witness computes each root anew, so no log becomes long
-_APPEND_WITHIN_S = 2.0
-_WAITING = {True: 100_000, False: 5_000}  # at full length, and in the quick form
+# How many wait, and how soon the next append must follow (s). The quick form shares the machine with other tests.
+_FULL, _QUICK = (100_000, 2.0), (5_000, 10.0)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run(seed: int, n: int) -> Row:
     with scratch() as place:
         for number in range(0, n, _KILLS_OF_ONE):
             _kill_one_appliance(place / str(number), min(_KILLS_OF_ONE, n - number), chance, row)
-        _start_with_many_waiting(place / "many", _WAITING[n > _KILLS_OF_ONE], row)
+        _start_with_many_waiting(place / "many", _FULL if n > _KILLS_OF_ONE else _QUICK, row)
     return row
 
 
@@ -109,7 +109,8 @@ def _check_server(places: Places, witness: Witness, row: Row) -> None:
         row.expect(here == [merkle.leaf_hash(line).hex() for line in log.lines], "the server has what is not here")
 
 
-def _start_with_many_waiting(directory: Path, waiting: int, row: Row) -> None:
+def _start_with_many_waiting(directory: Path, asked: tuple[int, float], row: Row) -> None:
+    waiting, within_s = asked
     with running(Witness()) as witness:
         places = _enrolled(directory, witness)
     with contextlib.closing(appliance.open_store(places)) as store:
@@ -121,7 +122,7 @@ def _start_with_many_waiting(directory: Path, waiting: int, row: Row) -> None:
     slowest = max(_live(places, 0.1).first_after_s for _ in range(3))
     row.count("waiting at a start", waiting)
     row.count("ms to the next append", round(slowest * 1000))
-    row.expect(slowest <= _APPEND_WITHIN_S, f"the next append took {slowest:.1f} s from the start of the process")
+    row.expect(slowest <= within_s, f"the next append took {slowest:.1f} s from the start of the process")
 
 
 def _enrolled(directory: Path, witness: Witness) -> Places:

@@ -7,7 +7,7 @@ import click
 
 from ccagent import opening, report
 from ccagent.places import Places
-from ccagent.store import StoreDamagedError, StoreFailedError, StoreInUseError, StoreUnusableError
+from ccagent.store import StoreFailedError, StoreInUseError, StoreUnusableError
 
 
 def answer(places: Places, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -21,9 +21,5 @@ def answer(places: Places, request: dict[str, Any]) -> dict[str, Any] | None:
             return report.answer(request, places, store, None)
     except StoreInUseError:
         return None
-    except StoreDamagedError as error:
-        raise click.ClickException(
-            f"the store is damaged: 'cc-agent run' or 'cc-agent once' mends it ({error})"
-        ) from error
     except (StoreUnusableError, StoreFailedError) as error:
         raise click.ClickException(str(error)) from error

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import context
-from ccserver.auth import Person
+from ccserver.auth import Principal
 from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint
 from ccserver.pages import render, site_view
@@ -28,8 +28,8 @@ _PAGE = re.compile(r"[1-9][0-9]{0,2}")
 
 async def show(request: Request) -> Response:
     """Show the person's partner; a platform admin chooses one, unless there is only one."""
-    person: Person = request.state.person
-    if person.user.role == Role.AUDITOR:  # bound to sites, and an auditor of no site must not see all of them
+    person: Principal = request.state.principal
+    if person.role is Role.AUDITOR:  # bound to sites, and an auditor of no site must not see all of them
         text = "This account is an auditor's, and no site is assigned to it yet. Ask the partner who made it."
         return render.message(request, "No site is assigned to you", text, 403)
     try:
@@ -57,7 +57,7 @@ async def read(scope: PartnerScope, now: datetime, page: int) -> Rows:
     )
 
 
-async def _show_to_admin(request: Request, _person: Person) -> Response:
+async def _show_to_admin(request: Request, _person: Principal) -> Response:
     asked = request.query_params.get("partner")
     async with context.of(request).db.platform() as scope:
         if asked is None:
@@ -69,8 +69,8 @@ async def _show_to_admin(request: Request, _person: Person) -> Response:
     return render.page(request, "partners.html", {"partners": found[:_PARTNERS], "more": len(found) > _PARTNERS})
 
 
-async def _show_to_partner(request: Request, person: Person) -> Response:
-    own = person.user.partner_id
+async def _show_to_partner(request: Request, person: Principal) -> Response:
+    own = person.partner_id
     if request.query_params.get("partner", own) != own:
         raise NotFoundError
     return await _show(request, own)
@@ -109,4 +109,4 @@ def _page_number(request: Request) -> int:
     return int(text)
 
 
-ENDPOINTS = [Endpoint("GET", "/", show, Caller.PERSON)]
+ENDPOINTS = [Endpoint("GET", "/", show, Caller.AUDIT)]

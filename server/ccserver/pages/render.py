@@ -46,7 +46,7 @@ _TEMPLATES = _environment()
 
 def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
     """Return a page; templates also see `person` (None before sign-in) and `now`, unless `values` brings its own."""
-    known = {"person": getattr(request.state, "person", None), "now": datetime.now(UTC)}
+    known = {"person": getattr(request.state, "principal", None), "now": datetime.now(UTC)}
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | dict(values)), status, _HEADERS)
 
 

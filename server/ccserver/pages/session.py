@@ -2,20 +2,17 @@
 
 import os
 from pathlib import Path
-from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from ccserver import auth
-from ccserver.errors import BadBodyError, NotSignedInError
-from ccserver.http import Caller, Endpoint, read_body
+from ccserver import auth, signing_in
+from ccserver.errors import ForbiddenError, NotSignedInError
+from ccserver.http import Caller, Endpoint
 from ccserver.pages import render
-
-_FORM_BYTES = 8192
-_FORM_FIELDS = 8
+from ccserver.pages.forms import read_form
 
 
 class _CachedFiles(StaticFiles):
@@ -41,28 +38,44 @@ STATIC = _CachedFiles(directory=Path(__file__).parent.parent / "static")
 async def ask(request: Request) -> Response:
     """Show the sign-in form; who is signed in goes on to the dashboard."""
     try:
-        await auth.person(request)
-    except NotSignedInError:
+        await auth.principal(request, Caller.PERSON)
+    except (NotSignedInError, ForbiddenError):  # a key is nobody who can sign in, and the page is anyone's
         return _form(request, "", refused=False)
     return render.redirect("/")
 
 
 async def sign_in(request: Request) -> Response:
-    """Start a new session for who gave the right login and password; any earlier one of this browser ends."""
-    fields = await _read_form(request)
+    """Take login and password; who has a second factor is asked for it next, and is not signed in before."""
+    fields = await read_form(request)
     login = fields.get("login", "")
-    user = await auth.sign_in(request, login, fields.get("password", ""))
-    if user is None:
+    passed = await signing_in.by_password(request, login, fields.get("password", ""))
+    if passed is None:
         return _form(request, login, refused=True)
+    if passed.ticket is not None:
+        return render.page(request, "code.html", {"ticket": passed.ticket, "refused": False})
     response = render.redirect("/")
-    await auth.open_session(request, user, response)
+    await auth.open_session(request, passed.user, response, second_factor=False)
+    return response
+
+
+async def sign_in_by_code(request: Request) -> Response:
+    """Start a session for who gave the code that was owed after the password."""
+    fields = await read_form(request)
+    ticket = fields.get("ticket", "")
+    user = await signing_in.by_code(request, ticket, fields.get("code", ""))
+    if user is None:
+        if not signing_in.is_owed(request, ticket):
+            return _form(request, "", refused=True)
+        return render.page(request, "code.html", {"ticket": ticket, "refused": True}, 401)
+    response = render.redirect("/")
+    await auth.open_session(request, user, response, second_factor=True)
     return response
 
 
 async def sign_out(request: Request) -> Response:
     """End the session."""
     response = render.redirect("/login")
-    await auth.close_session(request, request.state.person, response)
+    await auth.close_session(request, request.state.principal, response)
     return response
 
 
@@ -71,18 +84,9 @@ def _form(request: Request, login: str, *, refused: bool) -> Response:
     return render.page(request, "login.html", values, 401 if refused else 200)
 
 
-async def _read_form(request: Request) -> dict[str, str]:
-    """Return the last value of each field of a small urlencoded form."""
-    body = await read_body(request, _FORM_BYTES)
-    try:
-        fields = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=_FORM_FIELDS)
-    except ValueError as error:  # not ASCII, or more fields
-        raise BadBodyError("The body is not a form that this page has.") from error
-    return {name: values[-1] for name, values in fields.items()}
-
-
 ENDPOINTS = [
     Endpoint("GET", "/login", ask, Caller.ANYONE),
     Endpoint("POST", "/login", sign_in, Caller.ANYONE),
+    Endpoint("POST", "/login/code", sign_in_by_code, Caller.ANYONE),
     Endpoint("POST", "/logout", sign_out, Caller.PERSON),
 ]

@@ -159,7 +159,7 @@ def _site(rows: Rows, site: Site, proofs: Mapping[tuple[str, int], Proof], now: 
     return SiteView(
         site=site,
         score=compliance.score(states),
-        as_of=min((state.seen_at for state in states if state.fresh), default=None),
+        as_of=min((state.seen_at for state in states if state.counts), default=None),
         last_run=max((state.seen_at for state in states), default=None),
         appliances=[_appliance(row, now) for row in rows.appliances.get(site.id, [])],
         checks=sorted((_check(state) for state in states), key=_badness),

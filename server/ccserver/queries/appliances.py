@@ -6,6 +6,7 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
+from ccserver.listing import Page
 from ccserver.scope import ApplianceScope, CredentialScope, PartnerScope, SiteScope
 from ccserver.tokens import Device
 from ccshared.messages import Checkin
@@ -48,6 +49,26 @@ class Silent:
     hostname: str
     waiting: int | None
     last_receipt_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ApplianceDetail:
+    """An appliance as the API reads it; `revoked_at` is None while it may call."""
+
+    site_id: str
+    id: str
+    hostname: str
+    enrolled_at: datetime
+    revoked_at: datetime | None
+    ip_address: IPv4Address | IPv6Address | None
+    version: str | None
+    last_checkin: datetime | None
+    clock: str | None
+    clock_offset_ms: int | None
+    epoch: str | None
+    log_size: int | None
+    waiting: int | None
+    oldest_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -197,3 +218,89 @@ async def list_of_sites(scope: PartnerScope, site_ids: Sequence[str]) -> dict[st
     for row in rows:
         found.setdefault(row["site_id"], []).append(Appliance(**row))
     return found
+
+
+async def newest(scope: PartnerScope, page: Page) -> list[ApplianceDetail]:
+    """Return a page of the partner's appliances, revoked ones too, the newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, id, hostname, enrolled_at, revoked_at, ip_address, version, last_checkin, clock,
+               clock_offset_ms, epoch, log_size, waiting, oldest_at
+        FROM appliances
+        WHERE partner_id = $1 AND (enrolled_at, id) < ($2, $3)
+        ORDER BY enrolled_at DESC, id DESC
+        LIMIT $4 OFFSET $5
+        """,
+        scope.partner_id,
+        page.before,
+        page.before_id,
+        page.fetched,
+        page.offset,
+    )
+    return [ApplianceDetail(**row) for row in rows]
+
+
+async def newest_of_site(scope: SiteScope, page: Page) -> list[ApplianceDetail]:
+    """Return a page of the site's appliances, revoked ones too, the newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, id, hostname, enrolled_at, revoked_at, ip_address, version, last_checkin, clock,
+               clock_offset_ms, epoch, log_size, waiting, oldest_at
+        FROM appliances
+        WHERE site_id = $1 AND partner_id = $2 AND (enrolled_at, id) < ($3, $4)
+        ORDER BY enrolled_at DESC, id DESC
+        LIMIT $5 OFFSET $6
+        """,
+        scope.site_id,
+        scope.partner_id,
+        page.before,
+        page.before_id,
+        page.fetched,
+        page.offset,
+    )
+    return [ApplianceDetail(**row) for row in rows]
+
+
+async def count(scope: PartnerScope | SiteScope, site_id: str | None) -> int:
+    """Return how many appliances the partner, or the site, has: at most 10,001."""
+    found: int = await scope.conn.fetchval(
+        """
+        SELECT count(*)
+        FROM (SELECT FROM appliances
+              WHERE partner_id = $1 AND ($2::text IS NULL OR site_id = $2) LIMIT 10001) AS counted
+        """,
+        scope.partner_id,
+        site_id,
+    )
+    return found
+
+
+async def find(scope: SiteScope, appliance_id: str) -> ApplianceDetail | None:
+    """Return an appliance of the site."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT site_id, id, hostname, enrolled_at, revoked_at, ip_address, version, last_checkin, clock,
+               clock_offset_ms, epoch, log_size, waiting, oldest_at
+        FROM appliances
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3
+        """,
+        scope.site_id,
+        scope.partner_id,
+        appliance_id,
+    )
+    return ApplianceDetail(**row) if row else None
+
+
+async def revoke(scope: SiteScope, appliance_id: str) -> bool:
+    """Refuse an appliance from now on; False when it is not there, or was revoked before."""
+    done = await scope.conn.fetchval(
+        """
+        UPDATE appliances SET revoked_at = now(), is_online = false
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3 AND revoked_at IS NULL
+        RETURNING true
+        """,
+        scope.site_id,
+        scope.partner_id,
+        appliance_id,
+    )
+    return bool(done)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from ccserver.compliance import CheckRun, CheckState, is_fresh
-from ccserver.scope import ApplianceScope, PartnerScope
+from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 
 
 async def upsert(scope: ApplianceScope, runs: Sequence[CheckRun]) -> int:
@@ -56,7 +56,11 @@ async def list_of_partner(scope: PartnerScope, now: datetime, limit: int) -> dic
     """Return the check states of the partner's appliances by site, worst first."""
     rows = await scope.conn.fetch(
         """
-        SELECT s.site_id, s.appliance_id, s.host_id, s.check_id, s.status, s.severity, s.reason, s.since, s.seen_at
+        SELECT s.site_id, s.appliance_id, s.host_id, s.check_id, s.status, s.severity, s.reason, s.since, s.seen_at,
+               EXISTS (SELECT FROM waivers w
+                       WHERE w.site_id = s.site_id AND w.partner_id = $1 AND w.check_id = s.check_id
+                         AND (w.host_id IS NULL OR w.host_id = s.host_id) AND w.revoked_at IS NULL
+                         AND w.expires_at > $3) AS waived
         FROM check_states s JOIN appliances a ON a.site_id = s.site_id AND a.id = s.appliance_id
         WHERE s.partner_id = $1 AND a.revoked_at IS NULL
         ORDER BY s.site_id, array_position(ARRAY['fail', 'unknown', 'pass'], s.status),
@@ -65,6 +69,7 @@ async def list_of_partner(scope: PartnerScope, now: datetime, limit: int) -> dic
         """,
         scope.partner_id,
         limit,
+        now,
     )
     states: dict[str, list[CheckState]] = {}
     for row in rows:
@@ -74,12 +79,16 @@ async def list_of_partner(scope: PartnerScope, now: datetime, limit: int) -> dic
 
 
 async def list_of_sites(
-    scope: PartnerScope, site_ids: Sequence[str], now: datetime, limit: int
+    scope: PartnerScope | SiteScope, site_ids: Sequence[str], now: datetime, limit: int
 ) -> dict[str, list[CheckState]]:
     """Return the check states of some of the partner's sites by site, worst first, at most `limit` of each site."""
     rows = await scope.conn.fetch(
         """
-        SELECT c.site_id, c.appliance_id, c.host_id, c.check_id, c.status, c.severity, c.reason, c.since, c.seen_at
+        SELECT c.site_id, c.appliance_id, c.host_id, c.check_id, c.status, c.severity, c.reason, c.since, c.seen_at,
+               EXISTS (SELECT FROM waivers w
+                       WHERE w.site_id = c.site_id AND w.partner_id = $1 AND w.check_id = c.check_id
+                         AND (w.host_id IS NULL OR w.host_id = c.host_id) AND w.revoked_at IS NULL
+                         AND w.expires_at > $4) AS waived
         FROM unnest($2::text[]) AS site (id) CROSS JOIN LATERAL (
             SELECT s.site_id, s.appliance_id, s.host_id, s.check_id, s.status, s.severity, s.reason, s.since, s.seen_at,
                    array_position(ARRAY['fail', 'unknown', 'pass'], s.status) AS badness,
@@ -94,6 +103,7 @@ async def list_of_sites(
         scope.partner_id,
         site_ids,
         limit,
+        now,
     )
     states: dict[str, list[CheckState]] = {}
     for row in rows:

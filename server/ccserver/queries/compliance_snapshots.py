@@ -1,9 +1,28 @@
 """Compliance snapshots: a site's families, once a day and at each change."""
 
-from ccserver.scope import ApplianceScope
+from dataclasses import dataclass
+from datetime import datetime
+
+from ccserver.listing import Page
+from ccserver.scope import SiteScope
 
 
-async def record(scope: ApplianceScope, flake_hash: str | None) -> None:
+@dataclass(frozen=True)
+class Snapshot:
+    """A site's families at a moment: true where all pass, false where any fails, None where it is not known."""
+
+    id: int
+    snapshot_at: datetime
+    flake_hash: str | None
+    patching_status: bool | None
+    antivirus_status: bool | None
+    backup_status: bool | None
+    logging_status: bool | None
+    firewall_status: bool | None
+    encryption_status: bool | None
+
+
+async def record(scope: SiteScope, flake_hash: str | None) -> None:
     """Add a snapshot of the site's fresh check states, unless it says what today's newest says.
 
     A family is false if any appliance fails it, unknown if none fails and one is unknown, stale or absent.
@@ -53,10 +72,44 @@ async def record(scope: ApplianceScope, flake_hash: str | None) -> None:
     )
 
 
-async def is_due(scope: ApplianceScope) -> bool:
+async def is_due(scope: SiteScope) -> bool:
     """Return whether the site has no snapshot of today."""
     newest = await scope.conn.fetchval(
         "SELECT max(snapshot_at) >= date_trunc('day', now()) FROM compliance_snapshots WHERE site_id = $1",
         scope.site_id,
     )
     return not newest
+
+
+async def newest(scope: SiteScope, page: Page) -> list[Snapshot]:
+    """Return a page of the site's snapshots, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, snapshot_at, flake_hash, patching_status, antivirus_status, backup_status, logging_status,
+               firewall_status, encryption_status
+        FROM compliance_snapshots
+        WHERE site_id = $1 AND partner_id = $2 AND (snapshot_at, id) < ($3, $4)
+        ORDER BY snapshot_at DESC, id DESC
+        LIMIT $5 OFFSET $6
+        """,
+        scope.site_id,
+        scope.partner_id,
+        page.before,
+        int(page.before_id) if page.before_id.isdecimal() else 2**62,
+        page.fetched,
+        page.offset,
+    )
+    return [Snapshot(**row) for row in rows]
+
+
+async def count(scope: SiteScope) -> int:
+    """Return how many snapshots the site has, at most 10,001."""
+    found: int = await scope.conn.fetchval(
+        """
+        SELECT count(*)
+        FROM (SELECT FROM compliance_snapshots WHERE site_id = $1 AND partner_id = $2 LIMIT 10001) AS counted
+        """,
+        scope.site_id,
+        scope.partner_id,
+    )
+    return found

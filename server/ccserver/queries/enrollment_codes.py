@@ -5,7 +5,8 @@ from datetime import datetime
 
 import asyncpg
 
-from ccserver.errors import NotFoundError
+from ccserver.errors import AlreadyExistsError, NotFoundError
+from ccserver.listing import Page
 from ccserver.scope import CredentialScope, SiteScope
 
 
@@ -20,23 +21,46 @@ class Code:
     replaces_id: str | None = None
 
 
-async def insert(scope: SiteScope, secret_hash: str, expires_at: datetime, replaces: str | None = None) -> None:
-    """Add a code for the scope's site, and for one of its appliances if it replaces it.
+@dataclass(frozen=True)
+class CodeDetail:
+    """A code as lists show it: nothing of it opens anything. `id` is the first half of its secret's hash."""
+
+    id: str
+    site_id: str
+    created_at: datetime
+    created_by: str | None
+    expires_at: datetime
+    used_at: datetime | None
+    used_by_id: str | None
+    revoked_at: datetime | None
+
+
+async def insert(
+    scope: SiteScope,
+    secret_hash: str,
+    expires_at: datetime,
+    created_by: str | None = None,
+    replaces: str | None = None,
+) -> None:
+    """Add a code for the scope's site, and for the appliance that `replaces` names, if it does.
 
     NotFoundError when the partner has no such site.
     """
     try:
         await scope.conn.execute(
             """
-            INSERT INTO enrollment_codes (site_id, partner_id, secret_hash, expires_at, replaces_id)
-            VALUES ($1, $2, $3, $4, $5)
+            INSERT INTO enrollment_codes (site_id, partner_id, secret_hash, expires_at, created_by, replaces_id)
+            VALUES ($1, $2, $3, $4, $5, $6)
             """,
             scope.site_id,
             scope.partner_id,
             secret_hash,
             expires_at,
+            created_by,
             replaces,
         )
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyExistsError("This code was made before: ask for another.") from error
     except asyncpg.ForeignKeyViolationError as error:
         raise NotFoundError(f"There is no site {scope.site_id}.") from error
 
@@ -50,10 +74,13 @@ async def find_by_credential(scope: CredentialScope, secret_hash: str) -> Code |
 
 
 async def lock(scope: SiteScope, secret_hash: str) -> Code | None:
-    """Return the code, locked until the scope ends, so that two devices cannot both use it."""
+    """Return the code, locked until the scope ends, so that two devices cannot both use it.
+
+    A revoked code expired when it was revoked.
+    """
     row = await scope.conn.fetchrow(
         """
-        SELECT site_id, partner_id, expires_at, used_by_id, replaces_id
+        SELECT site_id, partner_id, least(expires_at, revoked_at) AS expires_at, used_by_id, replaces_id
         FROM enrollment_codes
         WHERE site_id = $1 AND secret_hash = $2
         FOR UPDATE
@@ -72,3 +99,66 @@ async def mark_used(scope: SiteScope, secret_hash: str, appliance_id: str) -> No
         secret_hash,
         appliance_id,
     )
+
+
+async def newest(scope: SiteScope, page: Page) -> list[CodeDetail]:
+    """Return a page of the site's codes, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, site_id, created_at, created_by, expires_at, used_at, used_by_id, revoked_at
+        FROM enrollment_codes
+        WHERE site_id = $1 AND partner_id = $2 AND (created_at, id) < ($3, $4)
+        ORDER BY created_at DESC, id DESC
+        LIMIT $5 OFFSET $6
+        """,
+        scope.site_id,
+        scope.partner_id,
+        page.before,
+        page.before_id,
+        page.fetched,
+        page.offset,
+    )
+    return [CodeDetail(**row) for row in rows]
+
+
+async def count(scope: SiteScope) -> int:
+    """Return how many codes the site has, at most 10,001."""
+    found: int = await scope.conn.fetchval(
+        """
+        SELECT count(*)
+        FROM (SELECT FROM enrollment_codes WHERE site_id = $1 AND partner_id = $2 LIMIT 10001) AS counted
+        """,
+        scope.site_id,
+        scope.partner_id,
+    )
+    return found
+
+
+async def find(scope: SiteScope, code_id: str) -> CodeDetail | None:
+    """Return a code of the site by its id."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT id, site_id, created_at, created_by, expires_at, used_at, used_by_id, revoked_at
+        FROM enrollment_codes
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3
+        """,
+        scope.site_id,
+        scope.partner_id,
+        code_id,
+    )
+    return CodeDetail(**row) if row else None
+
+
+async def revoke(scope: SiteScope, code_id: str) -> bool:
+    """Make a code useless; False when it is not there, was used, or was revoked before."""
+    done = await scope.conn.fetchval(
+        """
+        UPDATE enrollment_codes SET revoked_at = now()
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3 AND used_at IS NULL AND revoked_at IS NULL
+        RETURNING true
+        """,
+        scope.site_id,
+        scope.partner_id,
+        code_id,
+    )
+    return bool(done)

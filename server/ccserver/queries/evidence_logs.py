@@ -1,13 +1,30 @@
 """Evidence logs: one row an epoch, locked while it grows. A receipt is made again from its row, byte for byte."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ccserver.scope import ApplianceScope, PartnerScope
+from ccserver.listing import Page
+from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 from ccserver.witness import Log, Step
 
 if TYPE_CHECKING:
     import asyncpg
+
+
+@dataclass(frozen=True)
+class LogDetail:
+    """A log as the API lists it: one epoch of an appliance, and how many entries of it are here."""
+
+    id: int
+    appliance_id: str
+    epoch: str
+    origin: str
+    opened_at: datetime
+    updated_at: datetime
+    size: int
+    cosigned_at: int | None
 
 
 async def lock(scope: ApplianceScope, epoch: str, origin: str) -> Log:
@@ -57,20 +74,70 @@ async def find(scope: ApplianceScope, epoch: str) -> Log | None:
     return _log(row) if row else None
 
 
+async def find_by_id(scope: SiteScope, log_id: int) -> Log | None:
+    """Return a log of the site as it stands."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
+               held_size, held_root
+        FROM evidence_logs
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3
+        """,
+        scope.site_id,
+        scope.partner_id,
+        log_id,
+    )
+    return _log(row) if row else None
+
+
+async def newest(scope: SiteScope, page: Page) -> list[LogDetail]:
+    """Return a page of the site's logs, the last opened first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, appliance_id, epoch, origin, opened_at, updated_at, size, cosigned_at
+        FROM evidence_logs
+        WHERE site_id = $1 AND partner_id = $2 AND (opened_at, id) < ($3, $4)
+        ORDER BY opened_at DESC, id DESC
+        LIMIT $5 OFFSET $6
+        """,
+        scope.site_id,
+        scope.partner_id,
+        page.before,
+        int(page.before_id) if page.before_id.isdecimal() else 2**62,
+        page.fetched,
+        page.offset,
+    )
+    return [LogDetail(**row) for row in rows]
+
+
+async def count(scope: SiteScope) -> int:
+    """Return how many logs the site has, at most 10,001."""
+    found: int = await scope.conn.fetchval(
+        """
+        SELECT count(*)
+        FROM (SELECT FROM evidence_logs WHERE site_id = $1 AND partner_id = $2 LIMIT 10001) AS counted
+        """,
+        scope.site_id,
+        scope.partner_id,
+    )
+    return found
+
+
 async def list_of_appliance(scope: ApplianceScope) -> list[Log]:
-    """Return the appliance's epochs, oldest first."""
+    """Return the appliance's epochs, oldest first; the newest 200 of them."""
     rows = await scope.conn.fetch(
         """
         SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
                held_size, held_root
         FROM evidence_logs
         WHERE site_id = $1 AND appliance_id = $2
-        ORDER BY id
+        ORDER BY id DESC
+        LIMIT 200
         """,
         scope.site_id,
         scope.appliance_id,
     )
-    return [_log(row) for row in rows]
+    return [_log(row) for row in reversed(rows)]
 
 
 async def newest_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[tuple[str, int], Log]:

@@ -7,8 +7,8 @@ from datetime import datetime
 
 import orjson
 
-from ccserver.errors import NotFoundError
-from ccserver.scope import ApplianceScope, PartnerScope
+from ccserver.listing import Page
+from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 from ccshared.messages import IncidentKept, IncidentReport
 
 # jsonb cannot hold NUL: an escape that is not itself escaped.
@@ -32,10 +32,60 @@ class Incident:
     escalated_at: datetime | None
 
 
-async def upsert(scope: ApplianceScope, reports: Sequence[IncidentReport]) -> list[IncidentKept]:
-    """Write each report that is newer than what is there; return what is there now, in the order of the reports.
+@dataclass(frozen=True)
+class IncidentDetail:
+    """An incident as the API shows it: what its appliance says, then what people did; `hand_revision` counts that."""
 
-    Ids are each there once. NotFoundError when one belongs to another appliance.
+    site_id: str
+    id: str
+    appliance_id: str
+    host_id: str
+    incident_type: str
+    severity: str
+    pattern_signature: str
+    reason: str
+    occurrences: int
+    created_at: datetime
+    last_seen_at: datetime
+    escalated_at: datetime | None
+    resolved_at: datetime | None
+    resolution_level: str | None
+    resolution_action: str | None
+    outcome: str | None
+    resolution_time_ms: int | None
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    closed_by_hand_at: datetime | None
+    closed_by_hand_by: str | None
+    hand_revision: int
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which incidents a list shows; None is any. `since` is in the list, `until` is not."""
+
+    severity: str | None
+    level: str | None
+    is_open: bool | None
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A site's incidents that began in a window, and how they were settled."""
+
+    total: int
+    success_count: int
+    l1_count: int
+    l2_count: int
+    l3_count: int
+
+
+async def upsert(scope: ApplianceScope, reports: Sequence[IncidentReport]) -> dict[str, IncidentKept]:
+    """Write each report that is newer than what is there; return what was written, by id.
+
+    Ids are each there once, and in order, so that two batches of the same do not wait for each other.
     """
     rows = await scope.conn.fetch(
         """
@@ -69,20 +119,28 @@ async def upsert(scope: ApplianceScope, reports: Sequence[IncidentReport]) -> li
             RETURNING i.id, i.epoch_number, i.revision
         )
         SELECT id, epoch_number, revision FROM written
-        UNION ALL
-        SELECT i.id, i.epoch_number, i.revision
-        FROM incidents i
-        WHERE i.site_id = $1 AND i.appliance_id = $3 AND i.id = ANY ($4) AND i.id NOT IN (SELECT id FROM written)
         """,
         scope.site_id,
         scope.partner_id,
         scope.appliance_id,
         *_columns(reports),
     )
-    kept = {row["id"]: IncidentKept(id=row["id"], epoch=row["epoch_number"], revision=row["revision"]) for row in rows}
-    if len(kept) != len(reports):  # row security hides the row that an id is taken by
-        raise NotFoundError("One of these incidents is another appliance's.")
-    return [kept[report.id] for report in reports]
+    return {row["id"]: IncidentKept(id=row["id"], epoch=row["epoch_number"], revision=row["revision"]) for row in rows}
+
+
+async def revisions(scope: ApplianceScope, ids: Sequence[str]) -> dict[str, IncidentKept]:
+    """Return which revision of each of the appliance's own incidents is there now, by id."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, epoch_number, revision
+        FROM incidents
+        WHERE site_id = $1 AND appliance_id = $2 AND id = ANY ($3)
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        ids,
+    )
+    return {row["id"]: IncidentKept(id=row["id"], epoch=row["epoch_number"], revision=row["revision"]) for row in rows}
 
 
 async def list_open_of_sites(
@@ -92,7 +150,7 @@ async def list_open_of_sites(
     rows = await scope.conn.fetch(
         """
         SELECT i.site_id, i.id, i.appliance_id, i.host_id, i.incident_type, i.severity,
-               coalesce(i.raw_data->>'reason', '') AS reason, i.occurrences, i.created_at, i.last_seen_at,
+               coalesce(left(i.raw_data->>'reason', 500), '') AS reason, i.occurrences, i.created_at, i.last_seen_at,
                i.escalated_at, i.total
         FROM (
             SELECT site_id, id, appliance_id, host_id, incident_type, severity, raw_data, occurrences, created_at,
@@ -113,6 +171,189 @@ async def list_open_of_sites(
         values = {name: value for name, value in row.items() if name != "total"}
         found.setdefault(row["site_id"], (row["total"], []))[1].append(Incident(**values))
     return found
+
+
+async def newest(scope: PartnerScope, wanted: Filter, page: Page) -> list[IncidentDetail]:
+    """Return a page of the partner's incidents, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, id, appliance_id, host_id, incident_type, severity, pattern_signature,
+               coalesce(raw_data->>'reason', '') AS reason, occurrences, created_at, last_seen_at, escalated_at,
+               resolved_at, resolution_level, resolution_action, outcome, resolution_time_ms, acknowledged_at,
+               acknowledged_by, closed_by_hand_at, closed_by_hand_by, hand_revision
+        FROM incidents
+        WHERE partner_id = $1 AND (created_at, id) < ($2, $3) AND created_at >= $4 AND created_at < $5
+          AND ($6::text IS NULL OR severity = $6) AND ($7::text IS NULL OR resolution_level = $7)
+          AND ($8::boolean IS NULL OR (resolved_at IS NULL AND closed_by_hand_at IS NULL) = $8)
+        ORDER BY created_at DESC, id DESC
+        LIMIT $9 OFFSET $10
+        """,
+        scope.partner_id,
+        page.before,
+        page.before_id,
+        *_wanted(wanted),
+        page.fetched,
+        page.offset,
+    )
+    return [IncidentDetail(**row) for row in rows]
+
+
+async def newest_open(scope: PartnerScope, wanted: Filter, page: Page) -> list[IncidentDetail]:
+    """Return a page of the partner's open incidents, newest first, from the small index over what is not resolved."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, id, appliance_id, host_id, incident_type, severity, pattern_signature,
+               coalesce(raw_data->>'reason', '') AS reason, occurrences, created_at, last_seen_at, escalated_at,
+               resolved_at, resolution_level, resolution_action, outcome, resolution_time_ms, acknowledged_at,
+               acknowledged_by, closed_by_hand_at, closed_by_hand_by, hand_revision
+        FROM incidents
+        WHERE partner_id = $1 AND (created_at, id) < ($2, $3) AND created_at >= $4 AND created_at < $5
+          AND resolved_at IS NULL
+          AND ($6::text IS NULL OR severity = $6) AND ($7::text IS NULL OR resolution_level = $7)
+          AND ($8::boolean IS NULL OR (resolved_at IS NULL AND closed_by_hand_at IS NULL) = $8)
+        ORDER BY created_at DESC, id DESC
+        LIMIT $9 OFFSET $10
+        """,
+        scope.partner_id,
+        page.before,
+        page.before_id,
+        *_wanted(wanted),
+        page.fetched,
+        page.offset,
+    )
+    return [IncidentDetail(**row) for row in rows]
+
+
+async def newest_of_site(scope: SiteScope, wanted: Filter, page: Page) -> list[IncidentDetail]:
+    """Return a page of the site's incidents, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, id, appliance_id, host_id, incident_type, severity, pattern_signature,
+               coalesce(raw_data->>'reason', '') AS reason, occurrences, created_at, last_seen_at, escalated_at,
+               resolved_at, resolution_level, resolution_action, outcome, resolution_time_ms, acknowledged_at,
+               acknowledged_by, closed_by_hand_at, closed_by_hand_by, hand_revision
+        FROM incidents
+        WHERE site_id = $1 AND partner_id = $11 AND (created_at, id) < ($2, $3)
+          AND created_at >= $4 AND created_at < $5
+          AND ($6::text IS NULL OR severity = $6) AND ($7::text IS NULL OR resolution_level = $7)
+          AND ($8::boolean IS NULL OR (resolved_at IS NULL AND closed_by_hand_at IS NULL) = $8)
+        ORDER BY created_at DESC, id DESC
+        LIMIT $9 OFFSET $10
+        """,
+        scope.site_id,
+        page.before,
+        page.before_id,
+        *_wanted(wanted),
+        page.fetched,
+        page.offset,
+        scope.partner_id,
+    )
+    return [IncidentDetail(**row) for row in rows]
+
+
+async def count(scope: PartnerScope | SiteScope, site_id: str | None, wanted: Filter) -> int:
+    """Return how many of the partner's or the site's incidents are wanted, at most 10,001."""
+    found: int = await scope.conn.fetchval(
+        """
+        SELECT count(*)
+        FROM (SELECT FROM incidents
+              WHERE partner_id = $1 AND ($2::text IS NULL OR site_id = $2) AND created_at >= $3 AND created_at < $4
+                AND ($5::text IS NULL OR severity = $5) AND ($6::text IS NULL OR resolution_level = $6)
+                AND ($7::boolean IS NULL OR (resolved_at IS NULL AND closed_by_hand_at IS NULL) = $7)
+              LIMIT 10001) AS counted
+        """,
+        scope.partner_id,
+        site_id,
+        *_wanted(wanted),
+    )
+    return found
+
+
+async def find(scope: SiteScope, incident_id: str) -> IncidentDetail | None:
+    """Return an incident of the site."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT site_id, id, appliance_id, host_id, incident_type, severity, pattern_signature,
+               coalesce(raw_data->>'reason', '') AS reason, occurrences, created_at, last_seen_at, escalated_at,
+               resolved_at, resolution_level, resolution_action, outcome, resolution_time_ms, acknowledged_at,
+               acknowledged_by, closed_by_hand_at, closed_by_hand_by, hand_revision
+        FROM incidents
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3
+        """,
+        scope.site_id,
+        scope.partner_id,
+        incident_id,
+    )
+    return IncidentDetail(**row) if row else None
+
+
+async def acknowledge(scope: SiteScope, incident_id: str, revision: int, actor: str) -> IncidentDetail | None:
+    """Say that somebody looks after an incident, the first who did; None when it is not there at this hand revision."""
+    row = await scope.conn.fetchrow(
+        """
+        UPDATE incidents
+        SET acknowledged_at = coalesce(acknowledged_at, now()), acknowledged_by = coalesce(acknowledged_by, $5),
+            hand_revision = hand_revision + 1
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3 AND hand_revision = $4
+        RETURNING site_id, id, appliance_id, host_id, incident_type, severity, pattern_signature,
+                  coalesce(raw_data->>'reason', '') AS reason, occurrences, created_at, last_seen_at, escalated_at,
+                  resolved_at, resolution_level, resolution_action, outcome, resolution_time_ms, acknowledged_at,
+                  acknowledged_by, closed_by_hand_at, closed_by_hand_by, hand_revision
+        """,
+        scope.site_id,
+        scope.partner_id,
+        incident_id,
+        revision,
+        actor,
+    )
+    return IncidentDetail(**row) if row else None
+
+
+async def close_by_hand(scope: SiteScope, incident_id: str, revision: int, actor: str) -> IncidentDetail | None:
+    """Close an incident by hand, the first who did; None when it is not there at this hand revision."""
+    row = await scope.conn.fetchrow(
+        """
+        UPDATE incidents
+        SET closed_by_hand_at = coalesce(closed_by_hand_at, now()),
+            closed_by_hand_by = coalesce(closed_by_hand_by, $5), hand_revision = hand_revision + 1
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3 AND hand_revision = $4
+        RETURNING site_id, id, appliance_id, host_id, incident_type, severity, pattern_signature,
+                  coalesce(raw_data->>'reason', '') AS reason, occurrences, created_at, last_seen_at, escalated_at,
+                  resolved_at, resolution_level, resolution_action, outcome, resolution_time_ms, acknowledged_at,
+                  acknowledged_by, closed_by_hand_at, closed_by_hand_by, hand_revision
+        """,
+        scope.site_id,
+        scope.partner_id,
+        incident_id,
+        revision,
+        actor,
+    )
+    return IncidentDetail(**row) if row else None
+
+
+def _wanted(wanted: Filter) -> tuple[datetime, datetime, str | None, str | None, bool | None]:
+    return wanted.since, wanted.until, wanted.severity, wanted.level, wanted.is_open
+
+
+async def statistics(scope: SiteScope, since: datetime, until: datetime) -> Statistics:
+    """Return the counts of the site's incidents that began from `since` up to `until`."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT count(*) AS total,
+               count(*) FILTER (WHERE outcome = 'success') AS success_count,
+               count(*) FILTER (WHERE resolution_level = 'L1') AS l1_count,
+               count(*) FILTER (WHERE resolution_level = 'L2') AS l2_count,
+               count(*) FILTER (WHERE resolution_level = 'L3') AS l3_count
+        FROM incidents
+        WHERE site_id = $1 AND partner_id = $2 AND created_at >= $3 AND created_at < $4
+        """,
+        scope.site_id,
+        scope.partner_id,
+        since,
+        until,
+    )
+    assert row is not None  # noqa: S101  an aggregate has one row
+    return Statistics(**row)
 
 
 def _columns(reports: Sequence[IncidentReport]) -> list[list[object]]:

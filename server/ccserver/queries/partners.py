@@ -6,6 +6,7 @@ from datetime import datetime
 import asyncpg
 
 from ccserver.errors import AlreadyExistsError
+from ccserver.listing import Page
 from ccserver.scope import PartnerScope, PlatformScope
 
 
@@ -32,6 +33,32 @@ async def list_all(scope: PlatformScope, limit: int) -> list[Partner]:
         "SELECT id, name, created_at FROM partners WHERE id <> 'platform' ORDER BY name, id LIMIT $1", limit
     )
     return [Partner(**row) for row in rows]
+
+
+async def newest(scope: PlatformScope, page: Page) -> list[Partner]:
+    """Return a page of partners, newest first, without the platform's own row."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, name, created_at
+        FROM partners
+        WHERE id <> 'platform' AND (created_at, id) < ($1, $2)
+        ORDER BY created_at DESC, id DESC
+        LIMIT $3 OFFSET $4
+        """,
+        page.before,
+        page.before_id,
+        page.fetched,
+        page.offset,
+    )
+    return [Partner(**row) for row in rows]
+
+
+async def count(scope: PlatformScope) -> int:
+    """Return how many partners there are, at most 10,001."""
+    found: int = await scope.conn.fetchval(
+        "SELECT count(*) FROM (SELECT FROM partners WHERE id <> 'platform' LIMIT 10001) AS counted"
+    )
+    return found
 
 
 async def find_anywhere(scope: PlatformScope, partner_id: str) -> Partner | None:

@@ -6,7 +6,8 @@ from datetime import datetime
 import asyncpg
 
 from ccserver.errors import AlreadyExistsError, NotFoundError
-from ccserver.scope import PartnerScope, PlatformScope
+from ccserver.listing import Page
+from ccserver.scope import PartnerScope, PlatformScope, SiteScope
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,17 @@ class Site:
     partner_id: str
     name: str
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class SiteDetail:
+    """A site as the API shows it; `revision` grows with each change by hand."""
+
+    id: str
+    name: str
+    created_at: datetime
+    closed_at: datetime | None
+    revision: int
 
 
 async def insert(scope: PartnerScope, site_id: str, name: str) -> None:
@@ -76,3 +88,71 @@ async def list_anywhere(scope: PlatformScope, limit: int) -> list[Site]:
         "SELECT id, partner_id, name, created_at FROM sites ORDER BY partner_id, name, id LIMIT $1", limit
     )
     return [Site(**row) for row in rows]
+
+
+async def is_readable(scope: PartnerScope, site_id: str, auditor_id: str | None) -> bool:
+    """Return whether the partner has this site, and the auditor (if one asks) may read it."""
+    found: bool = await scope.conn.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM sites WHERE partner_id = $1 AND id = $2)
+           AND ($3::text IS NULL
+                OR EXISTS (SELECT FROM user_sites WHERE partner_id = $1 AND site_id = $2 AND user_id = $3))
+        """,
+        scope.partner_id,
+        site_id,
+        auditor_id,
+    )
+    return found
+
+
+async def newest(scope: PartnerScope, page: Page) -> list[SiteDetail]:
+    """Return a page of the partner's sites, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, name, created_at, closed_at, revision
+        FROM sites
+        WHERE partner_id = $1 AND (created_at, id) < ($2, $3)
+        ORDER BY created_at DESC, id DESC
+        LIMIT $4 OFFSET $5
+        """,
+        scope.partner_id,
+        page.before,
+        page.before_id,
+        page.fetched,
+        page.offset,
+    )
+    return [SiteDetail(**row) for row in rows]
+
+
+async def count(scope: PartnerScope) -> int:
+    """Return how many sites the partner has, at most 10,001."""
+    found: int = await scope.conn.fetchval(
+        "SELECT count(*) FROM (SELECT FROM sites WHERE partner_id = $1 LIMIT 10001) AS counted", scope.partner_id
+    )
+    return found
+
+
+async def find(scope: PartnerScope | SiteScope, site_id: str) -> SiteDetail | None:
+    """Return a site of the scope's partner."""
+    row = await scope.conn.fetchrow(
+        "SELECT id, name, created_at, closed_at, revision FROM sites WHERE partner_id = $1 AND id = $2",
+        scope.partner_id,
+        site_id,
+    )
+    return SiteDetail(**row) if row else None
+
+
+async def rename(scope: SiteScope, name: str, revision: int) -> SiteDetail | None:
+    """Give the scope's site another name; None when it is not at this revision."""
+    row = await scope.conn.fetchrow(
+        """
+        UPDATE sites SET name = $4, revision = revision + 1
+        WHERE partner_id = $1 AND id = $2 AND revision = $3
+        RETURNING id, name, created_at, closed_at, revision
+        """,
+        scope.partner_id,
+        scope.site_id,
+        revision,
+        name,
+    )
+    return SiteDetail(**row) if row else None

@@ -1,18 +1,21 @@
 """An appliance's evidence log: its epochs, their heads, and appending to them."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import appending, auth, context
-from ccserver.errors import BadBodyError, EntryInvalidError, LogUnknownError, NotFoundError
-from ccserver.http import Caller, Endpoint, read_body, reply
+from ccserver.errors import BadBodyError, EntryInvalidError, LogUnknownError, NotFoundError, TooManyRequestsError
+from ccserver.http import Caller, Endpoint, read_packed, reply, unpacked
 from ccserver.queries import evidence_logs
 from ccserver.witness import Log
 from ccshared import batch, entries
 from ccshared.messages import EntryKept, Epochs, Head
 
+_AT_ONCE = 2
 _EPOCH = re.compile(r"(?:0|[1-9][0-9]{0,9})-[0-9a-f]{8}")
 _SEQ = re.compile(r"0|[1-9][0-9]{0,14}")
 
@@ -38,9 +41,10 @@ async def show_head(request: Request) -> Response:
 async def append(request: Request) -> Response:
     """Append a batch to the log; the same batch again gets the same receipt, because agents retry."""
     device, ctx, epoch = auth.device(request), context.of(request), _epoch(request)
-    body = await read_body(request, batch.MAX_BYTES)
-    async with ctx.batches:
-        log = await appending.append(ctx, device, epoch, _read_batch(body))
+    with _a_place(ctx, device.appliance_id):
+        packed = await read_packed(request, batch.MAX_BYTES)
+        async with ctx.batches:
+            log = await appending.append(ctx, device, epoch, _read_batch(unpacked(request, packed, batch.MAX_BYTES)))
     head = _head(ctx, log)
     return reply(head, 200 if head.receipt else 202)
 
@@ -51,10 +55,26 @@ async def fill(request: Request) -> Response:
     seq = str(request.path_params["seq"])
     if not _SEQ.fullmatch(seq):
         raise NotFoundError
-    payload = await read_body(request, entries.MAX_RECOVERED_BYTES)
-    async with ctx.batches:
-        leaf = await appending.fill(ctx, device, epoch, int(seq), payload)
+    with _a_place(ctx, device.appliance_id):
+        packed = await read_packed(request, entries.MAX_RECOVERED_BYTES)
+        async with ctx.batches:
+            payload = unpacked(request, packed, entries.MAX_RECOVERED_BYTES)
+            leaf = await appending.fill(ctx, device, epoch, int(seq), payload)
     return reply(EntryKept(epoch=epoch, seq=int(seq), leaf=leaf.hex()))
+
+
+@contextlib.contextmanager
+def _a_place(ctx: context.Context, appliance_id: str) -> Iterator[None]:
+    """Hold one of an appliance's two places: bodies of one alone must not fill the memory."""
+    if ctx.appends[appliance_id] >= _AT_ONCE:
+        raise TooManyRequestsError("Two batches of this appliance are on their way already.", retry_after_s=1)
+    ctx.appends[appliance_id] += 1
+    try:
+        yield
+    finally:
+        ctx.appends[appliance_id] -= 1
+        if not ctx.appends[appliance_id]:
+            del ctx.appends[appliance_id]
 
 
 def _read_batch(body: bytes) -> batch.Batch:

@@ -1,0 +1,93 @@
+"""Appliances: list, show, revoke."""
+
+import functools
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ccserver import auth, liveness
+from ccserver.errors import NotFoundError
+from ccserver.http import Caller, Endpoint, path_id, read_query, reply_value
+from ccserver.listing import Listing, ListQuery, Page
+from ccserver.liveness import Liveness
+from ccserver.queries import appliances
+from ccserver.queries.appliances import ApplianceDetail
+from ccserver.routes.api import creating, lists
+
+
+@dataclass(frozen=True)
+class ApplianceView:
+    """An appliance and whether it is online, by its last check-in."""
+
+    appliance: ApplianceDetail
+    state: Liveness
+
+
+async def list_of_partner(request: Request) -> Response:
+    """List the partner's appliances, the newest first."""
+    asked = read_query(request, ListQuery)
+    async with auth.partner_scope(request) as scope:
+
+        async def fetch(page: Page) -> list[ApplianceView]:
+            return _views(await appliances.newest(scope, page))
+
+        name = f"appliances:{scope.partner_id}"
+        count = functools.partial(appliances.count, scope, None)
+        return await lists.answer(request, asked, lists.Source(name, ApplianceView, fetch, count, _place))
+
+
+async def list_of_site(request: Request) -> Response:
+    """List a site's appliances, the newest first."""
+    asked = read_query(request, ListQuery)
+    async with auth.site_scope(request) as scope:
+
+        async def fetch(page: Page) -> list[ApplianceView]:
+            return _views(await appliances.newest_of_site(scope, page))
+
+        name = f"appliances:{scope.partner_id}:{scope.site_id}"
+        count = functools.partial(appliances.count, scope, scope.site_id)
+        return await lists.answer(request, asked, lists.Source(name, ApplianceView, fetch, count, _place))
+
+
+async def show(request: Request) -> Response:
+    """Show an appliance."""
+    async with auth.site_scope(request) as scope:
+        found = await appliances.find(scope, path_id(request, "appliance"))
+    if found is None:
+        raise NotFoundError
+    return reply_value(ApplianceView, _views([found])[0])
+
+
+async def revoke(request: Request) -> Response:
+    """Refuse an appliance from now on, at its very next call; what it proved stays. Again changes nothing."""
+    appliance_id = path_id(request, "appliance")
+    async with auth.site_scope(request) as scope:
+        changed = await appliances.revoke(scope, appliance_id)
+        found = await appliances.find(scope, appliance_id)
+        if found is None:
+            raise NotFoundError
+        if changed:
+            await creating.note(scope, request, "appliance.revoke", appliance_id, site=scope.site_id)
+    return reply_value(ApplianceView, _views([found])[0])
+
+
+def _views(rows: list[ApplianceDetail]) -> list[ApplianceView]:
+    now = datetime.now(UTC)
+    return [ApplianceView(row, liveness.of(row.last_checkin, now)) for row in rows]
+
+
+def _place(view: ApplianceView) -> tuple[datetime, str]:
+    return view.appliance.enrolled_at, view.appliance.id
+
+
+_SITE = "/api/v1/sites/{site}/appliances"
+_ONE = _SITE + "/{appliance}"
+_PAGE = {200: Listing[ApplianceView]}
+ENDPOINTS = [
+    Endpoint("GET", "/api/v1/appliances", list_of_partner, Caller.READ, None, _PAGE, ListQuery),
+    Endpoint("GET", _SITE, list_of_site, Caller.READ, None, _PAGE, ListQuery),
+    Endpoint("GET", _ONE, show, Caller.READ, None, {200: ApplianceView}),
+    Endpoint("POST", _ONE + "/revoke", revoke, Caller.OPERATE, None, {200: ApplianceView}),
+]

@@ -1,0 +1,165 @@
+"""Evidence: a site's logs, their entries, an entry's bytes, and the proof that a receipt covers it."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ccserver import appending, auth, context
+from ccserver.errors import CentralCommandError, NotFoundError
+from ccserver.http import Caller, Endpoint, read_query, reply_value
+from ccserver.listing import COUNTED_TO, Listing, ListQuery, Page
+from ccserver.queries import evidence_bundles, evidence_logs
+from ccserver.queries.evidence_bundles import BundleDetail
+from ccserver.queries.evidence_logs import LogDetail
+from ccserver.routes.api import lists
+from ccserver.scope import SiteScope
+from ccserver.witness import Log
+from ccshared import merkle, notes
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """That an entry is in the log that a receipt covers: RFC 6962's inclusion proof, hashes as 64 hex, leaf upwards."""
+
+    origin: str
+    seq: int
+    leaf: str
+    size: int
+    root: str
+    hashes: list[str]
+    log_key: str
+    receipt: str
+
+
+async def list_logs(request: Request) -> Response:
+    """List a site's logs, the last opened first: one for each epoch of each appliance."""
+    asked = read_query(request, ListQuery)
+    async with auth.site_scope(request) as scope:
+        source = lists.Source(
+            name=f"logs:{scope.partner_id}:{scope.site_id}",
+            kind=LogDetail,
+            fetch=lambda page: evidence_logs.newest(scope, page),
+            count=lambda: evidence_logs.count(scope),
+            place=lambda log: (log.opened_at, str(log.id)),
+        )
+        return await lists.answer(request, asked, source)
+
+
+async def list_evidence(request: Request) -> Response:
+    """List a log's entries, newest first."""
+    asked = read_query(request, ListQuery)
+    async with auth.site_scope(request) as scope:
+        log = await _log(request, scope)
+
+        async def fetch(page: Page) -> list[BundleDetail]:
+            # Places have no gaps, so a page is a range of them: no history is read to reach it.
+            before = int(page.before_id) if page.before_id.isdecimal() else log.size
+            end = before - page.offset
+            return await evidence_bundles.page_of_log(scope, log.id, end - page.fetched, end)
+
+        async def count() -> int:
+            return min(log.size, COUNTED_TO)
+
+        name = f"evidence:{scope.partner_id}:{scope.site_id}:{log.id}"
+        source = lists.Source(name, BundleDetail, fetch, count, lambda row: (row.received_at, str(row.seq)))
+        return await lists.answer(request, asked, source)
+
+
+async def show(request: Request) -> Response:
+    """Show an entry of a log."""
+    seq = _number(request, "seq")
+    async with auth.site_scope(request) as scope:
+        log = await _log(request, scope)
+        found = await evidence_bundles.page_of_log(scope, log.id, seq, seq + 1)
+    if not found:
+        raise NotFoundError
+    return reply_value(BundleDetail, found[0])
+
+
+async def show_payload(request: Request) -> Response:
+    """Return an entry's bytes as they were hashed; 404 when only its leaf is kept."""
+    seq = _number(request, "seq")
+    async with auth.site_scope(request) as scope:
+        payload = await evidence_bundles.payload(scope, (await _log(request, scope)).id, seq)
+    if payload is None:
+        raise NotFoundError
+    headers = {
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Disposition": f'attachment; filename="entry-{seq}.json"',
+    }
+    return Response(payload, media_type="application/octet-stream", headers=headers)
+
+
+async def prove(request: Request) -> Response:
+    """Prove that an entry is in the log that the newest receipt covers; 404 while no receipt covers it."""
+    seq, ctx = _number(request, "seq"), context.of(request)
+    async with auth.site_scope(request) as scope:
+        log = await _log(request, scope)
+        receipt = _receipt(ctx, log)
+        if seq >= receipt.size:
+            raise NotFoundError("No receipt covers this entry yet.")
+        leaves = await evidence_bundles.leaves_of_log(scope, log.id, receipt.size)
+    hashes = await asyncio.to_thread(merkle.inclusion_proof, leaves, seq)
+    if merkle.root_from_inclusion(leaves[seq], seq, receipt.size, hashes) != receipt.root:
+        raise CentralCommandError("What is stored does not lead to the receipt: compare it with a backup.")
+    proof = Proof(
+        origin=log.origin,
+        seq=seq,
+        leaf=leaves[seq].hex(),
+        size=receipt.size,
+        root=receipt.root.hex(),
+        hashes=[each.hex() for each in hashes],
+        log_key=log.public_key.hex(),
+        receipt=receipt.text,
+    )
+    return reply_value(Proof, proof)
+
+
+@dataclass(frozen=True)
+class _Receipt:
+    text: str
+    size: int
+    root: bytes
+
+
+def _receipt(ctx: context.Context, log: Log) -> _Receipt:
+    """Return the log's receipt, verified as anybody would; NotFoundError while there is none."""
+    if log.witness_name is not None and log.witness_name not in ctx.keys.witnesses:
+        raise NotFoundError(f"This server has no key {log.witness_name}: restore its key file.")
+    text = appending.receipt_of(ctx, log)
+    if text is None:
+        raise NotFoundError("Nothing of this log is receipted yet.")
+    checkpoint = notes.read_receipt(text, log.public_key, ctx.keys.witnesses).checkpoint
+    return _Receipt(text, checkpoint.size, checkpoint.root)
+
+
+async def _log(request: Request, scope: SiteScope) -> Log:
+    log = await evidence_logs.find_by_id(scope, _number(request, "log"))
+    if log is None:
+        raise NotFoundError
+    return log
+
+
+def _number(request: Request, name: str) -> int:
+    text = str(request.path_params[name])
+    if not _NUMBER.fullmatch(text):
+        raise NotFoundError
+    return int(text)
+
+
+_LOGS = "/api/v1/sites/{site}/logs"
+_ALL = _LOGS + "/{log}/evidence"
+_ONE = _ALL + "/{seq}"
+ENDPOINTS = [
+    Endpoint("GET", _LOGS, list_logs, Caller.AUDIT, None, {200: Listing[LogDetail]}, ListQuery),
+    Endpoint("GET", _ALL, list_evidence, Caller.AUDIT, None, {200: Listing[BundleDetail]}, ListQuery),
+    Endpoint("GET", _ONE, show, Caller.AUDIT, None, {200: BundleDetail}),
+    Endpoint("GET", _ONE + "/payload", show_payload, Caller.AUDIT, None, {200: bytes}),
+    Endpoint("GET", _ONE + "/proof", prove, Caller.AUDIT, None, {200: Proof}),
+]

@@ -1,0 +1,169 @@
+"""Incidents: list with filters, show, and what people do by hand; an appliance's own columns are never written here."""
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import StringConstraints
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ccserver import auth, context
+from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
+from ccserver.listing import Listing, ListQuery, Moment, Page
+from ccserver.queries import incident_comments, incidents, planner, sites
+from ccserver.queries.incident_comments import Comment
+from ccserver.queries.incidents import Filter, IncidentDetail
+from ccserver.routes.api import creating, lists
+from ccserver.scope import PartnerScope, SiteScope
+from ccshared import ids
+from ccshared.messages import Id, Message, Prose
+from ccshared.vocabulary import Level, Severity
+
+_EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC))
+Change = Callable[[SiteScope, str, int, str], Awaitable[IncidentDetail | None]]
+
+
+class State(StrEnum):
+    """Open until its appliance or a person closed it."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class IncidentQuery(ListQuery):
+    """Which incidents: those that began from `since` up to `until`, and of one site, severity, level or state."""
+
+    site: Id | None = None
+    severity: Severity | None = None
+    level: Level | None = None
+    state: State | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class NewComment(Message):
+    """A comment to be added."""
+
+    body: Annotated[Prose, StringConstraints(min_length=1)]
+
+
+async def list_incidents(request: Request) -> Response:
+    """List the partner's incidents, or one site's, newest first."""
+    asked = read_query(request, IncidentQuery)
+    async with _scope_asked(request, asked.site) as scope:
+        await planner.read_in_order(scope)
+        source = lists.Source(
+            name=f"incidents:{scope.partner_id}:{asked.site or ''}",
+            kind=IncidentDetail,
+            fetch=_fetch(scope, _filter(asked)),
+            count=functools.partial(incidents.count, scope, asked.site, _filter(asked)),
+            place=lambda incident: (incident.created_at, incident.id),
+        )
+        return await lists.answer(request, asked, source)
+
+
+@asynccontextmanager
+async def _scope_asked(request: Request, site_id: str | None) -> AsyncIterator[PartnerScope | SiteScope]:
+    """Open the partner's scope, or that of the site that the query names; NotFoundError when it is not theirs."""
+    async with auth.partner_scope(request) as partner:
+        if site_id is None:
+            yield partner
+            return
+        if await sites.find(partner, site_id) is None:
+            raise NotFoundError
+    async with context.of(request).db.site(partner.partner_id, site_id) as site:
+        yield site
+
+
+def _filter(asked: IncidentQuery) -> Filter:
+    is_open = None if asked.state is None else asked.state is State.OPEN
+    return Filter(asked.severity, asked.level, is_open, asked.since or _EVER[0], asked.until or _EVER[1])
+
+
+def _fetch(scope: PartnerScope | SiteScope, wanted: Filter) -> Callable[[Page], Awaitable[list[IncidentDetail]]]:
+    if isinstance(scope, SiteScope):
+        return functools.partial(incidents.newest_of_site, scope, wanted)
+    return functools.partial(incidents.newest_open if wanted.is_open else incidents.newest, scope, wanted)
+
+
+async def show(request: Request) -> Response:
+    """Show an incident; its ETag counts what people did."""
+    async with auth.site_scope(request) as scope:
+        found = await incidents.find(scope, path_id(request, "incident"))
+    if found is None:
+        raise NotFoundError
+    return reply_value(IncidentDetail, found, revision=found.hand_revision)
+
+
+async def acknowledge(request: Request) -> Response:
+    """Say that somebody looks after it; the first who said so stays."""
+    return await _change(request, "incident.acknowledge", incidents.acknowledge)
+
+
+async def resolve(request: Request) -> Response:
+    """Close it by hand; what its appliance says of it stays as it is."""
+    return await _change(request, "incident.resolve", incidents.close_by_hand)
+
+
+async def _change(request: Request, action: str, change: Change) -> Response:
+    revision, incident_id = if_match(request), path_id(request, "incident")
+    async with auth.site_scope(request) as scope:
+        if await incidents.find(scope, incident_id) is None:
+            raise NotFoundError
+        changed = await change(scope, incident_id, revision, request.state.principal.actor)
+        if changed is None:
+            raise ChangedMeanwhileError
+        await creating.note(scope, request, action, incident_id, site=scope.site_id)
+    return reply_value(IncidentDetail, changed, revision=changed.hand_revision)
+
+
+async def comment(request: Request) -> Response:
+    """Add a comment."""
+    asked, incident_id = await read(request, NewComment), path_id(request, "incident")
+    creation = creating.Creation(request, asked, Comment, "incident.comment")
+    async with auth.site_scope(request) as scope:
+        if await incidents.find(scope, incident_id) is None:
+            raise NotFoundError
+
+        async def insert() -> tuple[str, Comment]:
+            actor = request.state.principal.actor
+            return incident_id, await incident_comments.insert(scope, incident_id, ids.new_id(), actor, asked.body)
+
+        made = await creating.once(scope, creation, insert)
+    return reply_value(Comment, made, 201)
+
+
+async def list_comments(request: Request) -> Response:
+    """List an incident's comments, newest first."""
+    asked, incident_id = read_query(request, ListQuery), path_id(request, "incident")
+    async with auth.site_scope(request) as scope:
+        if await incidents.find(scope, incident_id) is None:
+            raise NotFoundError
+        source = lists.Source(
+            name=f"comments:{scope.partner_id}:{scope.site_id}:{incident_id}",
+            kind=Comment,
+            fetch=lambda page: incident_comments.newest(scope, incident_id, page),
+            count=lambda: incident_comments.count(scope, incident_id),
+            place=lambda row: (row.created_at, row.id),
+        )
+        return await lists.answer(request, asked, source)
+
+
+_ONE = "/api/v1/sites/{site}/incidents/{incident}"
+_DONE = {200: IncidentDetail}
+_KEYED = ("Idempotency-Key",)
+ENDPOINTS = [
+    Endpoint(
+        "GET", "/api/v1/incidents", list_incidents, Caller.READ, None, {200: Listing[IncidentDetail]}, IncidentQuery
+    ),
+    Endpoint("GET", _ONE, show, Caller.READ, None, _DONE),
+    Endpoint("POST", _ONE + "/acknowledge", acknowledge, Caller.OPERATE, None, _DONE, headers=("If-Match",)),
+    Endpoint("POST", _ONE + "/resolve", resolve, Caller.OPERATE, None, _DONE, headers=("If-Match",)),
+    Endpoint("GET", _ONE + "/comments", list_comments, Caller.READ, None, {200: Listing[Comment]}, ListQuery),
+    Endpoint("POST", _ONE + "/comments", comment, Caller.OPERATE, NewComment, {201: Comment}, headers=_KEYED),
+]

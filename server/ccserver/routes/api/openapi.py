@@ -1,0 +1,168 @@
+"""The OpenAPI 3.1 document, made from the route table, as the routes are: neither can lie about the other."""
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ccserver.http import Caller, Endpoint, reply_json
+from ccshared.messages import Message, Problem
+
+_REF = "#/components/schemas/{model}"
+_PREFIXES = ("/api/", "/agent/", "/healthz", "/readyz")
+_PATH_PART = re.compile(r"\{([a-z_]+)\}")
+_SECURITY_SCHEMES = {
+    "session": {"type": "apiKey", "in": "cookie", "name": "__Host-cc_session"},
+    "key": {"type": "http", "scheme": "bearer", "description": "An API key: cck_ and 43 characters."},
+    "device": {"type": "http", "scheme": "bearer", "description": "An appliance's access token, good for 15 minutes."},
+}
+_STATUSES = {
+    200: "Done.",
+    201: "Made.",
+    202: "Stored, not yet receipted.",
+    204: "Done; there is nothing to say.",
+    401: "No good credential.",
+    403: "Not allowed.",
+    404: "There is no such thing here.",
+    409: "It does not go with what is there.",
+    412: "It changed since it was read.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    422: "The request has another shape.",
+    428: "If-Match is missing.",
+    429: "Too many requests.",
+    503: "The database does not answer.",
+}
+
+
+class Document(Message):
+    """An OpenAPI document; its own specification says what is in it."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+    components: dict[str, Any]
+
+
+def endpoint(endpoints: Sequence[Endpoint]) -> Endpoint:
+    """Return the route that answers the document of these endpoints and itself."""
+
+    async def show_openapi(_request: Request) -> Response:
+        """Return this API's OpenAPI 3.1 document."""
+        return reply_json(made())
+
+    @functools.cache
+    def made() -> dict[str, Any]:
+        return document(endpoints)
+
+    return Endpoint("GET", "/api/openapi.json", show_openapi, Caller.ANYONE, None, {200: Document})
+
+
+def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of the routes that programs call; pages for people are not in it."""
+    rows = [row for row in endpoints if row.path.startswith(_PREFIXES)]
+    schemas, definitions = _schemas(rows)
+    paths: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, schemas, definitions)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Central Command", "version": "1"},
+        "paths": paths,
+        "components": {"schemas": definitions, "securitySchemes": _SECURITY_SCHEMES},
+    }
+
+
+def _schemas(rows: Sequence[Endpoint]) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """Return the schema of each type by (type, mode), and the definitions that they refer to."""
+    taken = {kind for row in rows for kind in (row.takes, row.query) if kind}
+    answered = {kind for row in rows for kind in row.answers.values() if kind not in (None, bytes)} | {Problem}
+    inputs = [
+        *((kind, "validation", TypeAdapter(kind)) for kind in sorted(taken, key=repr)),
+        *((kind, "serialization", TypeAdapter(kind)) for kind in sorted(answered, key=repr)),
+    ]
+    schemas, found = TypeAdapter.json_schemas(inputs, ref_template=_REF)  # type: ignore[arg-type]  # keys: any hashable
+    return dict(schemas), found.get("$defs", {})
+
+
+def _operation(row: Endpoint, schemas: dict[Any, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    summary = " ".join((row.handler.__doc__ or "").split("\n\n")[0].split())
+    operation: dict[str, Any] = {
+        "operationId": f"{row.handler.__module__.rpartition('.')[2]}.{row.handler.__name__}",
+        "summary": summary,
+        "description": f"Who may call it: {row.caller}.",
+        "parameters": _parameters(row, schemas, definitions),
+        "responses": _responses(row, schemas),
+        "security": _security(row.caller),
+    }
+    if row.takes:
+        content = {"application/json": {"schema": schemas[row.takes, "validation"]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _parameters(row: Endpoint, schemas: dict[Any, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    text = {"type": "string"}
+    found = [{"name": name, "in": "path", "required": True, "schema": text} for name in _PATH_PART.findall(row.path)]
+    if row.query:
+        shape = definitions[schemas[row.query, "validation"]["$ref"].rpartition("/")[2]]
+        required = shape.get("required", [])
+        found += [
+            {"name": name, "in": "query", "required": name in required, "schema": schema}
+            for name, schema in shape["properties"].items()
+        ]
+    if row.path.startswith("/api/v1/") and row.caller not in (Caller.ANYONE, Caller.PERSON, Caller.PLATFORM):
+        said = "Whose rows are meant: for platform admins, who must say it."
+        found.append({"name": "partner", "in": "query", "required": False, "schema": text, "description": said})
+    required_headers = {"If-Match": True, "Idempotency-Key": False}
+    found += [
+        {"name": name, "in": "header", "required": required_headers[name], "schema": text} for name in row.headers
+    ]
+    return found
+
+
+def _responses(row: Endpoint, schemas: dict[Any, Any]) -> dict[str, Any]:
+    answers = dict(row.answers) or {200: dict}
+    said = {
+        str(status): {"description": _STATUSES[status]} | _content(status, kind, schemas)
+        for status, kind in answers.items()
+    }
+    for status in sorted(_refusals(row) - set(answers)):
+        said[str(status)] = {"description": _STATUSES[status]} | _content(status, None, schemas)
+    return said
+
+
+def _content(status: int, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
+    if status >= 400:
+        return {"content": {"application/problem+json": {"schema": schemas[Problem, "serialization"]}}}
+    if kind is None:
+        return {}
+    if kind is bytes:
+        return {"content": {"application/octet-stream": {}}}
+    return {"content": {"application/json": {"schema": schemas.get((kind, "serialization"), {"type": "object"})}}}
+
+
+def _refusals(row: Endpoint) -> set[int]:
+    """Which statuses a route of this shape can refuse with."""
+    found = {429, 503}
+    if row.caller is not Caller.ANYONE or row.takes:
+        found |= {401, 403}
+    if "{" in row.path:
+        found |= {404}
+    if row.query or row.path.startswith("/api/v1/"):
+        found |= {422}
+    if row.method != "GET":
+        found |= {403, 404, 409, 413, 415, 422}
+    return found | ({412, 428} if "If-Match" in row.headers else set())
+
+
+def _security(caller: Caller) -> list[dict[str, list[str]]]:
+    if caller is Caller.ANYONE:
+        return []
+    if caller is Caller.DEVICE:
+        return [{"device": []}]
+    return [{"session": []}] if caller is Caller.PERSON else [{"session": []}, {"key": []}]

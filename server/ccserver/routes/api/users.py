@@ -1,0 +1,120 @@
+"""People of a partner: listed, invited, disabled, and given a link when they lost a credential."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ccserver import auth, context, invitations
+from ccserver.errors import ForbiddenError, NotFoundError
+from ccserver.http import Caller, Endpoint, path_id, read, read_query, reply_value
+from ccserver.listing import COUNTED_TO, Listing, ListQuery, listing, page_of
+from ccserver.queries import audit_log, users
+from ccserver.queries.audit_log import Act
+from ccserver.queries.users import Account, User
+from ccshared import ids
+from ccshared.messages import Id, Message
+from ccshared.vocabulary import Role
+
+Login = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00-\x20\x7f]+$", min_length=1, max_length=200), AfterValidator(str.lower)
+]
+
+
+class PartnerRole(StrEnum):
+    """What a person of a partner may be."""
+
+    OWNER = Role.OWNER.value
+    TECHNICIAN = Role.TECHNICIAN.value
+    VIEWER = Role.VIEWER.value
+    AUDITOR = Role.AUDITOR.value
+
+
+class InviteRequest(Message):
+    """A person to be invited; `sites` are for an auditor, who reads those and nothing else."""
+
+    login: Login
+    role: PartnerRole
+    sites: Annotated[tuple[Id, ...], Field(max_length=1000)] = ()
+
+    @model_validator(mode="after")
+    def _sites_are_an_auditors(self) -> Self:
+        if (self.role is PartnerRole.AUDITOR) != bool(self.sites) or len(set(self.sites)) != len(self.sites):
+            raise ValueError("an auditor has sites, each named once; nobody else has any")
+        return self
+
+
+class ResetRequest(Message):
+    """A person who lost a credential; `second_factor` voids the authenticator and recovery codes too."""
+
+    second_factor: Annotated[bool, Field(strict=True)] = False
+
+
+class Link(Message):
+    """A person and the one-time link to choose a password by, shown this once and good for 72 hours."""
+
+    user_id: str
+    link: str
+
+
+class Disabled(Message):
+    """The person who can no longer sign in."""
+
+    user_id: str
+
+
+async def list_users(request: Request) -> Response:
+    """List the partner's people, newest first."""
+    asked = read_query(request, ListQuery)
+    async with auth.partner_scope(request) as scope:
+        key, name = context.of(request).cursor_key, f"users:{scope.partner_id}"
+        page = page_of(asked, key, name)
+        rows = await users.newest(scope, page)
+        total = await users.count(scope, COUNTED_TO) if asked.total else None
+    found = listing(rows, page, lambda row: (row.created_at, row.id), key, name)
+    return reply_value(Listing[Account], found.model_copy(update={"total": total}))
+
+
+async def invite(request: Request) -> Response:
+    """Invite a person, who chooses a password by the link in the answer."""
+    asked = await read(request, InviteRequest)
+    async with auth.partner_scope(request) as scope:
+        user = User(scope.partner_id, ids.new_id(), asked.login, str(asked.role))
+        token = await invitations.invite(scope, request.state.principal.actor, user, [*asked.sites])
+    return reply_value(Link, _link(request, user, token), 201)
+
+
+async def disable(request: Request) -> Response:
+    """Keep a person from signing in; their sessions end at once. Nobody disables themselves."""
+    caller, user_id = request.state.principal, path_id(request, "user")
+    if caller.user is not None and caller.user.id == user_id:
+        raise ForbiddenError("Nobody disables their own account: ask another owner.")
+    async with auth.partner_scope(request) as scope:
+        user = await users.disable(scope, user_id)
+        await audit_log.append(scope, Act(caller.actor, "user.disable", f"user:{user.id}", {"login": user.login}))
+    return reply_value(Disabled, Disabled(user_id=user.id))
+
+
+async def reset(request: Request) -> Response:
+    """Make a link by which a person chooses another password."""
+    asked, user_id = await read(request, ResetRequest), path_id(request, "user")
+    async with auth.partner_scope(request) as scope:
+        user = await users.find(scope, user_id)
+        if user is None:
+            raise NotFoundError
+        token = await invitations.reset(scope, request.state.principal.actor, user, second_factor=asked.second_factor)
+    return reply_value(Link, _link(request, user, token))
+
+
+def _link(request: Request, user: User, token: str) -> Link:
+    return Link(user_id=user.id, link=f"{context.of(request).config.public_url}/welcome/{token}")
+
+
+ENDPOINTS = [
+    Endpoint("GET", "/api/v1/users", list_users, Caller.OWN, None, {200: Listing[Account]}, ListQuery),
+    Endpoint("POST", "/api/v1/users", invite, Caller.OWN, InviteRequest, {201: Link}),
+    Endpoint("POST", "/api/v1/users/{user}/disable", disable, Caller.OWN, None, {200: Disabled}),
+    Endpoint("POST", "/api/v1/users/{user}/reset", reset, Caller.OWN, ResetRequest, {200: Link}),
+]
