@@ -22,6 +22,9 @@ COMMANDS = {
     "status": "Say how the agent is; works with the network down.",
     "queue": "Say what waits to be uploaded, and why.",
     "incidents": "List the open incidents.",
+    "flush": "Try to deliver now instead of waiting.",
+    "alarms": "List what a person must look at, and end an alarm.",
+    "support-bundle": "Write what support needs to know into a file, without personal data or secrets.",
     "verify": "Verify the own log against the receipts that are held for it.",
 }
 
@@ -37,7 +40,8 @@ class Commands(click.Group):
         """Return the command, None when there is no such."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"ccagent.commands.{cmd_name}").command
+        module = importlib.import_module(f"ccagent.commands.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

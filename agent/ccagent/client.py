@@ -6,6 +6,7 @@ only.
 
 import asyncio
 import email.utils
+import gzip
 import ipaddress
 import os
 import ssl
@@ -24,6 +25,7 @@ from ccshared.messages import (
     Checkin,
     CheckinAnswer,
     EnrollRequest,
+    EntryKept,
     Epochs,
     Head,
     IncidentReports,
@@ -32,6 +34,7 @@ from ccshared.messages import (
     Nonce,
     PatternReports,
     Problem,
+    ServerKeysAnswer,
     Token,
     TokenRequest,
 )
@@ -177,6 +180,17 @@ class Client:
         headers = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"}
         request = _Request("POST", f"/log/{epoch}/entries", body, headers, patience=4)
         return _head(epoch, await self._authorized(request))
+
+    async def put_entry(self, epoch: str, seq: int, payload: bytes) -> EntryKept:
+        """Send a payload for a place where the server has only its leaf; return the place and leaf that it now has."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"}
+        packed = await asyncio.to_thread(gzip.compress, payload, 6, mtime=0)
+        request = _Request("PUT", f"/log/{epoch}/entries/{seq}", packed, headers, patience=2)
+        return _message(EntryKept, await self._authorized(request))
+
+    async def keys(self) -> ServerKeysAnswer:
+        """Return the server's keys and the statements by which each followed; nothing of it is proved yet."""
+        return _message(ServerKeysAnswer, await self._send(_Request("GET", "/keys")))
 
     async def put_incidents(self, reports: IncidentReports) -> IncidentsKept:
         """Mirror incidents; return the revision that the server now holds of each."""

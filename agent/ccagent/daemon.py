@@ -5,12 +5,29 @@ import contextlib
 import logging
 import random
 import signal
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from ccagent import clock, control, enrolment, identity, mirror, opening, patrol, queue, report, retention, scrubbing
+from ccagent import (
+    alarms,
+    clock,
+    control,
+    enrolment,
+    identity,
+    line,
+    mirror,
+    opening,
+    patrol,
+    queue,
+    report,
+    retention,
+    scrubbing,
+    withholding,
+)
 from ccagent.client import Cause, Client, RequestError, TransientError
 from ccagent.clock import ClockWatch
 from ccagent.config import Config
@@ -28,7 +45,7 @@ from ccagent.store import (
     StoreInUseError,
     StoreUnusableError,
 )
-from ccagent.uploader import Uploader, wait_s
+from ccagent.uploader import Pace, Uploader, wait_s
 from ccshared.messages import Checkin
 
 log = logging.getLogger(__name__)
@@ -50,9 +67,25 @@ uniform = random.SystemRandom().uniform
 Loop = Callable[[], Awaitable[None]]
 
 
+class RecentLog(logging.Handler):
+    """The last lines of the log, for whoever asks for support."""
+
+    def __init__(self, most: int = 500) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=most)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
+        self.lines.append(f"{at} {record.levelname} {record.name}: {record.getMessage()}"[:2000])
+
+
 @dataclass
 class Agent:
-    """What the loops share. `found` is set after each patrol, `look` asks for one now."""
+    """What the loops share. `found` is set after each patrol, `look` asks for one now.
+
+    `mirror_now` and `checkin_now` end a wait: there is news, or the server may be reached again.
+    """
 
     config: Config
     places: Places
@@ -62,6 +95,9 @@ class Agent:
     watch: ClockWatch = field(default_factory=ClockWatch)
     look: asyncio.Event = field(default_factory=asyncio.Event)
     found: asyncio.Event = field(default_factory=asyncio.Event)
+    mirror_now: asyncio.Event = field(default_factory=asyncio.Event)
+    checkin_now: asyncio.Event = field(default_factory=asyncio.Event)
+    recent: RecentLog = field(default_factory=RecentLog)
     uploader: Uploader | None = None
 
 
@@ -72,13 +108,14 @@ async def run(config: Config, places: Places) -> None:
     """
     with contextlib.closing(await _open_store(places)) as store:
         agent = open_agent(config, places, store)
-        with _stop_signals() as stop:
+        with _kept_log(agent.recent), _stop_signals() as stop:
             async with control.serving(places, partial(_answer, agent)):
                 log.info("running on %s", places.state_dir)
                 loops = {
                     "patrol": partial(_patrol, agent),
                     "network": partial(_network, agent),
                     "keep": partial(_keep, agent),
+                    "line": partial(_line, agent),
                 }
                 await _together(stop.wait(), loops)
     log.info("stopped")
@@ -127,6 +164,7 @@ async def check_in(agent: Agent, client: Client) -> float:
             waiting=kept.waiting,
             waiting_bytes=kept.waiting_bytes,
             oldest_at_ms=kept.oldest_at_ms,
+            alarms=sorted({alarm.name for alarm in report.standing_alarms(agent.store, agent.vitals)})[:16],
         )
     )
     agent.watch.heard_server(answer.server_at_ms)
@@ -148,8 +186,28 @@ def _wish(error: RequestError) -> float | None:
     return error.retry_after_s if isinstance(error, TransientError) else None
 
 
+def nudge(agent: Agent, *, person: bool = False) -> None:
+    """Let all that waits for the server try now: its line may be back, or a `person` asks, which ends any wait."""
+    agent.mirror_now.set()
+    agent.checkin_now.set()
+    if agent.uploader is not None:
+        agent.uploader.line_changed.set()
+        if person:
+            agent.uploader.try_now.set()
+            agent.uploader.wake.set()
+
+
 def _answer(agent: Agent, request: dict[str, Any]) -> dict[str, Any]:
-    return report.answer(request, agent.places, agent.store, agent.vitals)
+    match request.get("ask"):
+        case "flush":
+            nudge(agent, person=True)
+            return {"flushing": agent.uploader is not None}
+        case "log":
+            return {"lines": list(agent.recent.lines)}
+        case "end-alarm":
+            return {"ended": agent.store.write_now(alarms.end, str(request.get("name")), clock.now_ms())}
+        case _:
+            return report.answer(request, agent.places, agent.store, agent.vitals)
 
 
 async def _open_store(places: Places) -> Store:
@@ -183,7 +241,12 @@ def tend(agent: Agent) -> None:
 
 
 async def prune(agent: Agent) -> int:
-    """Let rows leave that were receipted 30 days ago, a bounded number at a time; return how many did."""
+    """Let rows leave that were receipted 30 days ago, a bounded number at a time; return how many did.
+
+    None does while a payload is withheld: a receipt over its stub is no delivery, and it may be among the oldest.
+    """
+    if agent.store.read(withholding.count):
+        return 0
     before_ms = agent.watch.stamp()[0] - retention.KEEP_MS
     left = 0
     for _ in range(PRUNE_BLOCKS):
@@ -233,7 +296,7 @@ async def _enrolled_anew(agent: Agent, who: Enrolment) -> None:
 async def _upload(agent: Agent, who: Enrolment, client: Client) -> None:
     before = agent.store.read(queue.current)
     begun = await _begin_log(agent, client)
-    agent.uploader = Uploader(agent.store, client, who)
+    agent.uploader = Uploader(agent.store, client, who, Pace(stamp=agent.watch.stamp))
     if before is None or before.epoch != begun.epoch:
         agent.look.set()  # what is known so far becomes evidence now, not at the next round
     try:
@@ -267,25 +330,38 @@ async def _check_ins(agent: Agent, client: Client) -> None:
             failures += 1
             pause = checkin_pause_s(error, failures, interval)
         else:
+            if failures:  # it was out of reach, and answers now
+                nudge(agent)
             failures = 0
             pause = checkin_pause_s(None, failures, interval)
-        await asyncio.sleep(pause)
+        agent.checkin_now.clear()
+        await _event(agent.checkin_now, pause)
 
 
 async def _mirror(agent: Agent, client: Client) -> None:
-    failures = 0
+    failures, refused = 0, mirror.Refused()
     while True:
         agent.found.clear()
+        agent.mirror_now.clear()
         try:
-            await mirror.mirror(agent.store, client)
+            await mirror.mirror(agent.store, client, refused)
         except RequestError as error:
             failures += 1
             pause = wait_s(error, failures, uniform)
             log.warning("incidents and patterns wait, next try in %.0f s: %s", pause, error)
-            await asyncio.sleep(pause)
+            await _event(agent.mirror_now, pause)
         else:
             failures = 0
             await _event(agent.found, MIRROR_S)
+
+
+async def _line(agent: Agent) -> None:
+    """Try at once when the network of this machine changes; where nothing tells of that, the probes have to do."""
+    with line.opened() as told:
+        if told is None:
+            await asyncio.Event().wait()
+        else:
+            await line.watch(told, partial(nudge, agent))
 
 
 async def _event(event: asyncio.Event, at_most_s: float) -> None:
@@ -317,6 +393,15 @@ async def _supervised(name: str, loop: Loop) -> None:
         except Exception:  # whatever it is, it must not end the others
             log.exception("%s broke", name)
         await asyncio.sleep(RESTART_S)
+
+
+@contextlib.contextmanager
+def _kept_log(recent: RecentLog) -> Iterator[None]:
+    logging.getLogger().addHandler(recent)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(recent)
 
 
 @contextlib.contextmanager

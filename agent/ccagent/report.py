@@ -4,7 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ccagent import budget, clock, identity, incidents, queue, states, verify
+from ccagent import alarms, budget, clock, identity, incidents, queue, states, verify, withholding
+from ccagent.alarms import Alarm
 from ccagent.incidents import Incident
 from ccagent.places import Places
 from ccagent.states import State
@@ -43,6 +44,8 @@ def status(places: Places, store: Store, vitals: Vitals | None = None) -> dict[s
         "oldest_age_s": None if kept.oldest_at_ms is None else max(0, now - kept.oldest_at_ms) // 1000,
         "last_receipt_size": kept.watermark or None,
         "last_receipt_at_ms": kept.last_receipt_at_ms,
+        "withheld": store.read(withholding.count),
+        "alarms": [dataclasses.asdict(alarm) for alarm in standing_alarms(store, vitals)],
         "destination": dataclasses.asdict(store.read(queue.destination)),
         "last_patrol_at_ms": (vitals.last_patrol_at_ms if vitals else None) or seen,
         "checks": [_check(state) for state in patrolled],
@@ -50,6 +53,24 @@ def status(places: Places, store: Store, vitals: Vitals | None = None) -> dict[s
         "incidents": [_incident(incident) for incident in open_[:MAX_LISTED]],
         "agent": dataclasses.asdict(vitals) if vitals else None,
     }
+
+
+def standing_alarms(store: Store, vitals: Vitals | None = None) -> list[Alarm]:
+    """Return what a person must look at: what happened, payloads that are withheld, and receipts that stay away."""
+    now = clock.now_ms()
+    found = store.read(alarms.standing, now)
+    withheld = store.read(withholding.undelivered, 1)
+    if withheld:
+        count = store.read(withholding.count)
+        found.append(
+            Alarm(alarms.WITHHELD, f"the server refuses the payloads of {count} entries", withheld[0].since_ms)
+        )
+    opened, kept = store.read(queue.current), store.read(queue.status)
+    receipt_at_ms = kept.last_receipt_at_ms or (opened.opened_at_ms if opened else None)
+    checkin_at_ms = vitals.last_checkin_at_ms if vitals else None
+    if receipt_at_ms is not None and alarms.is_silent(receipt_at_ms, checkin_at_ms, now):
+        found.append(Alarm(alarms.SILENCE, "check-ins arrive, but no receipt came for 48 h", receipt_at_ms))
+    return found
 
 
 def queued(store: Store) -> dict[str, Any]:
@@ -72,6 +93,7 @@ def queued(store: Store) -> dict[str, Any]:
         "last_receipt_at_ms": store.read(queue.status).last_receipt_at_ms,
         "room": dataclasses.asdict(store.read(budget.room)),
         "refused": store.read(budget.refused).count,
+        "withheld": [dataclasses.asdict(one) for one in store.read(withholding.undelivered, MAX_LISTED)],
         "destination": dataclasses.asdict(store.read(queue.destination)),
     }
 
@@ -103,6 +125,8 @@ def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals
             return open_incidents(store)
         case "verify":
             return verified(places, store)
+        case "store":
+            return {"sqlite": store.read(lambda tx: tx.execute("SELECT sqlite_version()").fetchone()[0])}
         case other:
             return {"error": f"{str(other)[:40]!r} is no question: ask for status, queue, incidents or verify"}
 

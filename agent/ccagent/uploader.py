@@ -1,24 +1,34 @@
 """Bringing the evidence to the server: ask what it holds, append from there, believe nothing but a receipt.
 
-The rules come first, as functions of values; then the loop that follows them. Nothing here ever deletes evidence.
+The rules come first, as functions of values; then the loop that follows them. Nothing here ever deletes evidence: what
+the server refuses is withheld and stays, and a log that another copy of this appliance went on with is carried over.
 """
 
 import asyncio
 import gzip
+import json
 import logging
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
-from ccagent import clock, queue
-from ccagent.client import Cause, Client, ProtocolError, RequestError, TransientError
+from ccagent import alarms, clock, evidence, identity, keyring, queue, succession, survey, withholding
+from ccagent.alarms import Alarm
+from ccagent.client import Cause, Client, PermanentError, ProtocolError, RequestError, TransientError
+from ccagent.evidence import Stamp
 from ccagent.identity import Enrolment
 from ccagent.queue import Epoch, Failure, HeldReceipt
 from ccagent.store import Store, Tx
+from ccagent.succession import Ended
+from ccagent.survey import Survey
+from ccagent.withholding import Refusal, Withheld
 from ccshared import batch, notes
 from ccshared.batch import Batch, Stub
+from ccshared.entries import Draft
+from ccshared.merkle import leaf_hash
 from ccshared.messages import Head
 from ccshared.notes import Checkpoint, Receipt
+from ccshared.vocabulary import Clock, StubReason
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +40,25 @@ MAX_CONFIGURATION_WAIT_S = 15 * 60.0
 PROBE_S = (60.0, 180.0)
 RESYNCS = 3
 IDLE_S = 60.0
+# An entry that is refused alone is tried again within five minutes, so that all flows soon after the trouble ended.
+POISON_S = (150.0, 290.0)
+WITHHELD_AT_ONCE = 50  # in one go; a server that refuses everything shall not cost every payload its first way
+MAX_WITHHELD_WAIT_S = 3600.0
+SURVEY_S = 3600.0
 
 Uniform = Callable[[float, float], float]
+
+
+class PoisonError(PermanentError):
+    """The server refuses one entry, sent alone; it is tried again soon, and withheld when that does not help."""
+
+
+class DivergedError(Exception):
+    """The server has receipted, under our key, what is not in this log: another copy of this appliance wrote it."""
+
+    def __init__(self, epoch: str, receipt: str, why: str) -> None:
+        super().__init__(f"the server's log {epoch} {why}")
+        self.epoch, self.receipt = epoch, receipt
 
 
 def cap_s(cause: Cause, retry_count: int) -> float:
@@ -45,6 +72,8 @@ def wait_s(error: RequestError, retry_count: int, uniform: Uniform) -> float:
 
     What the server asked for (Retry-After) goes before, with a tenth of it as jitter on top.
     """
+    if isinstance(error, PoisonError):
+        return uniform(*POISON_S)
     asked = error.retry_after_s if isinstance(error, TransientError) else None
     if asked is not None:
         return asked + uniform(0.0, asked / 10)
@@ -73,6 +102,21 @@ def is_too_much(error: RequestError) -> bool:
     return error.timed_out or error.status == 413 or (error.status or 0) >= 500
 
 
+def shorter(first: int, end: int, at_fault: int | None) -> int:
+    """Return how many of the entries `first` … `end - 1` to send when the server refuses them all together.
+
+    Those before the entry at fault, or that entry alone; where none is named, half of them.
+    """
+    if at_fault is None or not first <= at_fault < end:
+        return max((end - first) // 2, 1)
+    return max(at_fault - first, 1)
+
+
+def may_be_the_entrys_fault(error: RequestError) -> bool:
+    """Return whether a refusal may be for what an entry says, and not for our signature over the log."""
+    return isinstance(error, PermanentError) and error.code != "checkpoint-invalid"
+
+
 def check_receipt(receipt: str, epoch: Epoch, witnesses: dict[str, bytes]) -> Receipt:
     """Return what a receipt says; TransientError unless a pinned witness and our key signed it, for this log."""
     try:
@@ -86,29 +130,53 @@ def check_receipt(receipt: str, epoch: Epoch, witnesses: dict[str, bytes]) -> Re
 
 @dataclass(frozen=True)
 class Pace:
-    """Where chance and time come from: jitter, seconds since boot, the wall clock (ms UTC), the step of a wait (s)."""
+    """Where chance and time come from: jitter, seconds since boot, the wall clock (ms UTC), the step of a wait (s).
+
+    `stamp` is the wall clock with what is known of it, for entries that a new log begins with.
+    """
 
     uniform: Uniform = random.SystemRandom().uniform
     boottime: Callable[[], float] = clock.boottime
     now_ms: Callable[[], int] = clock.now_ms
     step_s: float = 5.0
+    stamp: Callable[[], Stamp] = lambda: (clock.now_ms(), Clock.UNSYNC)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch ready to go: `body` is gzipped; it holds the entries `first` … `end - 1`."""
+    """A batch ready to go: `body` is gzipped; it holds the entries `first` … `end - 1`.
+
+    `kind` is the first one's; None where that is a stub.
+    """
 
     epoch: str
     first: int
     end: int
     body: bytes
+    kind: str | None
+
+
+@dataclass
+class _Agenda:
+    """What else is to be done and when (s since boot): payloads that are withheld, the look at the server's list."""
+
+    withheld_at: float = 0.0
+    withheld_wait_s: float = POISON_S[0]
+    survey_at: float = 0.0
+    refill: set[str] = field(default_factory=set)  # logs of which the server lost what it had receipted
+    alive: set[str] = field(default_factory=set)  # logs that this run of ours got a receipt for
 
 
 class Uploader:
-    """Delivers one appliance's logs to one server; `wake` is set when something new was queued."""
+    """Delivers one appliance's logs to one server; `wake` is set when something new was queued.
+
+    `try_now` ends any wait, because a person asks; `line_changed` lets a server that was silent be asked at once.
+    """
 
     def __init__(self, store: Store, client: Client, who: Enrolment, pace: Pace | None = None) -> None:
         self.wake = asyncio.Event()
+        self.try_now = asyncio.Event()
+        self.line_changed = asyncio.Event()
         self._store = store
         self._client = client
         self._identity, self._key = who.identity, who.key
@@ -116,38 +184,81 @@ class Uploader:
         self._lines = batch.MAX_LINES
         self._ceiling = batch.MAX_LINES
         self._careful = False  # the first try after a wait sends one entry
-        self._surveyed = False  # whether the server was asked, since its last failure if it holds what it receipted
+        self._agenda = _Agenda()
 
     async def run(self) -> None:
         """Deliver for ever: at once when something is queued, and after each failure once its wait is over."""
         await self._rest_of_wait()
         while True:
             self.wake.clear()
+            self.try_now.clear()
             try:
+                await self.look()
                 await self.drain()
+                await self.deliver_withheld()
             except RequestError as error:
                 await self._back_off(error)
             else:
                 await self._idle()
 
     async def drain(self) -> None:
-        """Send all that waits until the server has receipted it; the first failure ends it with its RequestError."""
-        ours = [epoch for epoch in self._store.read(queue.all_epochs) if self._is_ours(epoch)]
-        lost: set[str] = set()
-        if not self._surveyed and any(epoch.watermark for epoch in ours):
-            lost = await self._survey(ours)
-        for epoch in ours:
-            if epoch.epoch in lost or epoch.watermark < self._store.read(queue.to_deliver, epoch):
-                await self._drain_epoch(epoch.epoch)
-        self._surveyed = True
+        """Send all that waits until the server has receipted it; the first failure ends it with its RequestError.
 
-    async def _survey(self, ours: Sequence[Epoch]) -> set[str]:
-        """Return the logs of which the server holds less than it once receipted: its database was restored."""
-        held = {head.epoch: head.size for head in (await self._client.epochs()).epochs}
-        lost = {epoch.epoch for epoch in ours if held.get(epoch.epoch, 0) < epoch.watermark}
-        if lost:
-            log.warning("the server holds less than it receipted, and is filled up again: %s", ", ".join(sorted(lost)))
-        return lost
+        Where the server has receipted what another copy of this appliance wrote, the log ends here and goes on anew.
+        """
+        withheld_before = self._store.read(withholding.count)
+        for _ in range(RESYNCS):
+            try:
+                for epoch in self._store.read(queue.all_epochs):
+                    if self._is_ours(epoch) and self._is_due(epoch):
+                        await self._drain_epoch(epoch.epoch, withheld_before + WITHHELD_AT_ONCE)
+            except DivergedError as error:
+                await self._go_on(error)
+            else:
+                return
+        raise TransientError("the server's log and ours part again and again: are two copies of this appliance on?")
+
+    async def look(self, *, now: bool = False) -> None:
+        """Compare the server's list of our logs with ours, once an hour or `now`; sound an alarm where they differ."""
+        if now or self._pace.boottime() >= self._agenda.survey_at:
+            await self._survey()
+
+    async def _survey(self) -> Survey:
+        ours = [one for one in self._store.read(queue.all_epochs) if self._is_ours(one)]
+        seen = survey.compare(ours, (await self._client.epochs()).epochs)
+        self._agenda.survey_at = self._pace.boottime() + self._pace.uniform(SURVEY_S * 0.9, SURVEY_S * 1.1)
+        self._agenda.refill.update(seen.behind)
+        for epoch in seen.behind:
+            await self._server_is_behind(epoch)
+        if seen.doubled:
+            await self._sound(alarms.CLONE, f"two logs have one number: {', '.join(seen.doubled[:4])}")
+        elif seen.strangers:
+            name = alarms.CLONE if self._agenda.alive else alarms.ROLLBACK
+            await self._sound(name, f"the server has a log of this appliance's that is not here: {seen.strangers[0]}")
+        return seen
+
+    async def deliver_withheld(self, *, now: bool = False) -> None:
+        """Offer the server what it refused, now and then or `now`; where one is refused still, no other of its kind.
+
+        Nothing here is a failure of the upload: the log went on without them.
+        """
+        if not now and self._pace.boottime() < self._agenda.withheld_at:
+            return
+        taken, refused = 0, set[tuple[str, str]]()
+        for one in self._store.read(withholding.undelivered):
+            if (one.kind, one.code) in refused:
+                continue
+            try:
+                taken += await self._offer(one)
+            except TransientError as error:
+                log.info("what is withheld was not taken: %s", error)
+                break
+            except RequestError as error:
+                log.info("entry %d of %s is refused still: %s", one.seq, one.epoch, error)
+                refused.add((one.kind, one.code))
+        wait = self._agenda.withheld_wait_s
+        self._agenda.withheld_wait_s = POISON_S[0] if taken else min(wait * 2, MAX_WITHHELD_WAIT_S)
+        self._agenda.withheld_at = self._pace.boottime() + self._pace.uniform(wait / 2, wait)
 
     def fail(self, error: RequestError) -> tuple[Failure, float]:
         """Return how a failure is noted and how long to wait after it (s), and be careful next time."""
@@ -156,7 +267,6 @@ class Uploader:
         if error.status == 413:
             self._ceiling = self._lines
         self._careful = True
-        self._surveyed = False
         now = self._pace.now_ms()
         count = self._store.read(queue.destination).retry_count + 1
         wait = wait_s(error, count, self._pace.uniform)
@@ -168,27 +278,90 @@ class Uploader:
         )
         return failure, wait
 
-    async def _drain_epoch(self, epoch: str) -> None:
+    async def _drain_epoch(self, epoch: str, max_withheld: int) -> None:
         for _ in range(RESYNCS):
             try:
-                return await self._follow(epoch)
+                return await self._follow(epoch, max_withheld)
             except ProtocolError as error:
                 log.info("asking again what the server holds: %s", error)
-        return await self._follow(epoch)
+        return await self._follow(epoch, max_withheld)
 
-    async def _follow(self, epoch: str) -> None:
+    async def _follow(self, epoch: str, max_withheld: int) -> None:
         """Append to what the server holds until it holds all and has receipted it."""
         head = await self._client.head(epoch)
         await self._take(epoch, head)
         upcoming = await self._prepare(epoch, head.size, self._next_lines())
         while upcoming is not None:
             sent = upcoming
-            head, upcoming = await self._send(sent)
+            try:
+                head, upcoming = await self._send(sent)
+            except PermanentError as error:
+                upcoming = await self._isolate(sent, error, max_withheld)
+                continue
             await self._take(epoch, head, sent)
             if upcoming is not None and upcoming.first != head.size:
                 upcoming = await self._prepare(epoch, head.size, self._next_lines())
-        if self._epoch(epoch).watermark < head.size:
+        if self._epoch(epoch).watermark < head.size or (epoch in self._agenda.refill and head.receipt is None):
             raise TransientError(f"the server holds {head.size} entries but gave no receipt for all of them")
+        self._agenda.refill.discard(epoch)
+
+    async def _isolate(self, sent: Prepared, error: PermanentError, max_withheld: int) -> Prepared | None:
+        """Return what to send instead of a batch that was refused; PoisonError when that is to wait.
+
+        Fewer entries, until one is refused alone; and its stub, once that was so often enough. A genesis has no stub.
+        """
+        if not may_be_the_entrys_fault(error):
+            raise error
+        if sent.end - sent.first > 1:
+            self._lines = shorter(sent.first, sent.end, error.seq)
+            self._careful = False
+            if error.status == 413:
+                self._ceiling = self._lines
+            return await self._prepare(sent.epoch, sent.first, self._lines)
+        if sent.first == 0 or sent.kind is None or self._store.read(withholding.count) >= max_withheld:
+            raise _poison(error)
+        refusal = Refusal(sent.epoch, sent.first, sent.kind, error.code or str(error.status), str(error))
+        if not await self._store.write(withholding.refuse, refusal, self._pace.now_ms()):
+            raise _poison(error)
+        log.warning("entry %d of %s is withheld: the log goes on with its leaf", sent.first, sent.epoch)
+        self._agenda.withheld_at = self._pace.boottime() + self._pace.uniform(*POISON_S)
+        self._agenda.withheld_wait_s = POISON_S[1]
+        return await self._prepare(sent.epoch, sent.first, 1)
+
+    async def _offer(self, one: Withheld) -> int:
+        """Send a payload that was withheld; return 1 when it stands in its place now, 0 when it is not its turn yet."""
+        (line,) = self._store.read(queue.lines, one.epoch, one.seq, 1, 1)
+        if isinstance(line, Stub) or one.seq >= self._epoch(one.epoch).watermark:
+            return 0
+        kept = await self._client.put_entry(one.epoch, one.seq, line)
+        if (kept.epoch, kept.seq, kept.leaf) != (one.epoch, one.seq, leaf_hash(line).hex()):
+            raise TransientError("what answered did not name the entry that was sent")
+        await self._store.write(withholding.deliver, one.epoch, one.seq, self._pace.now_ms())
+        log.info("entry %d of %s was withheld and is delivered now", one.seq, one.epoch)
+        return 1
+
+    async def _go_on(self, parted: DivergedError) -> None:
+        """End a log that another copy of this appliance went on with, and carry what is not receipted into the next.
+
+        A log that ended already stays so, and what of it waits is carried into the open one.
+        """
+        log.error("%s", parted)
+        known, stamp = self._epoch(parted.epoch), self._pace.stamp()
+        if known.closed_at_ms is not None:
+            await self._store.write(_carry, known, lambda old: evidence.recovered(stamp, old))
+            return
+        seen = await self._survey()
+        reason = alarms.CLONE if seen.doubled or parted.epoch in self._agenda.alive else alarms.ROLLBACK
+        self._count_on(seen.next_number)
+        ended = [Ended(replace(known, receipt=parted.receipt), [])]
+        succession.begin(self._store, stamp, reason, ended, lambda tx, recovered: _carry(tx, known, recovered))
+        await self._sound(reason, str(parted))
+
+    def _count_on(self, number: int) -> None:
+        """Let the next log have at least that number: an old copy does not know which were used since."""
+        known = identity.load(self._store.places)
+        if known is not None and (known.next_epoch_number or 0) < number:
+            identity.save(self._store.places, known.model_copy(update={"next_epoch_number": number}))
 
     async def _send(self, ready: Prepared) -> tuple[Head, Prepared | None]:
         """Send a batch and meanwhile prepare the one that follows if this one goes well."""
@@ -204,15 +377,29 @@ class Uploader:
 
     async def _prepare(self, epoch: str, first: int, max_lines: int) -> Prepared | None:
         """Return the entries from `first` on, as many as may go at once; None when there are none."""
-        lines = self._store.read(queue.lines, epoch, first, max_lines, MAX_PLAIN)
+        max_lines = min(max_lines, self._until(epoch) - first)
+        lines = self._lines_of(epoch, first, max_lines) if max_lines > 0 else []
         while lines:
             end = first + len(lines)
             body = batch.write(self._batch(epoch, first, lines))
             packed = await asyncio.to_thread(gzip.compress, body, 6, mtime=0)
             if len(packed) <= MAX_PACKED or len(lines) == 1:
-                return Prepared(epoch, first, end, packed)
+                return Prepared(epoch, first, end, packed, _kind_of(lines[0]))
             lines = lines[: len(lines) // 2]
         return None
+
+    def _until(self, epoch: str) -> int:
+        """Up to which size a log is sent: what its successor carries is not, but what the server lost is again."""
+        known = self._epoch(epoch)
+        return max(self._store.read(queue.to_deliver, known), known.watermark)
+
+    def _lines_of(self, epoch: str, first: int, max_lines: int) -> list[bytes | Stub]:
+        lines = self._store.read(queue.lines, epoch, first, max_lines, MAX_PLAIN)
+        stubs = self._store.read(withholding.places, epoch, first, first + len(lines))
+        return [
+            Stub(leaf_hash(line), StubReason.WITHHELD) if seq in stubs and isinstance(line, bytes) else line
+            for seq, line in enumerate(lines, first)
+        ]
 
     def _batch(self, epoch: str, first: int, lines: list[bytes | Stub]) -> Batch:
         known = self._epoch(epoch)
@@ -224,30 +411,68 @@ class Uploader:
         """Believe a head as far as its receipt proves it, and acknowledge that much.
 
         Without a receipt it can only be a server that is being filled up again to where it once was. TransientError
-        for anything that is not what our own log says.
+        for anything that is not what our own log says, DivergedError when our key signed it all the same.
         """
         known = self._epoch(epoch)
-        if head.size > self._store.read(queue.size_of, epoch):
-            raise TransientError(f"the server says that it holds {head.size} entries, more than were ever made")
+        if head.size < known.watermark:
+            self._agenda.refill.add(epoch)
+            await self._server_is_behind(epoch)
         if sent is not None and head.size < sent.end:
             raise TransientError(f"the server answered a batch up to {sent.end} with a head of {head.size}")
         if head.receipt is not None:
             await self._acknowledge(known, head.receipt, sent.end if sent else 0)
         elif sent is not None and head.size >= known.watermark:
             raise TransientError("the server took a batch but gave no receipt")
+        if head.size > self._store.read(queue.size_of, epoch):
+            raise TransientError(f"the server says that it holds {head.size} entries, more than were ever made")
 
     async def _acknowledge(self, epoch: Epoch, receipt: str, at_least: int) -> None:
-        read = check_receipt(receipt, epoch, self._identity.witnesses)
+        read = await self._read_receipt(receipt, epoch)
         size = read.checkpoint.size
         if size < at_least:
             raise TransientError(f"the server gave a receipt for {size} entries where it was sent up to {at_least}")
         if size > self._store.read(queue.size_of, epoch.epoch):
-            raise TransientError(f"the server gave a receipt for {size} entries, more than are here")
+            raise DivergedError(epoch.epoch, receipt, f"has {size} entries, more than were made here")
         if read.checkpoint.root != self._store.read(queue.root_at, epoch.epoch, size):
-            raise TransientError("the server gave a receipt for another content")
+            raise DivergedError(epoch.epoch, receipt, f"has other entries than ours among its first {size}")
+        self._agenda.alive.add(epoch.epoch)
         if size > epoch.watermark:
             held = HeldReceipt(size, receipt, read.cosigned_at, self._pace.now_ms())
             await self._store.write(_settle, epoch.epoch, held)
+
+    async def _read_receipt(self, receipt: str, epoch: Epoch) -> Receipt:
+        """Return what a receipt says; one by a key that is not known is believed once the server's keys lead to it."""
+        name = keyring.witness_of(receipt)
+        if name.startswith(f"{self._identity.server}/server/") and name not in self._identity.witnesses:
+            await self._learn_keys()
+            if name not in self._identity.witnesses:
+                await self._sound(alarms.SERVER_KEY, f"a receipt is by {name[:80]!r}, which no key of ours announced")
+        read = check_receipt(receipt, epoch, self._identity.witnesses)
+        if any(one.name == alarms.SERVER_KEY for one in self._store.read(alarms.standing, self._pace.now_ms())):
+            await self._store.write(alarms.forget, alarms.SERVER_KEY)
+        return read
+
+    async def _learn_keys(self) -> None:
+        """Follow the server's keys from those that are pinned, and pin what they lead to."""
+        told = await self._client.keys()
+        keys = keyring.follow(self._identity.server, self._identity.keys, told.statements)
+        if len(keys) == len(self._identity.keys):
+            return
+        log.info("the server's keys followed one another: %s", ", ".join(key.name for key in keys))
+        self._identity = self._identity.model_copy(update={"keys": keys})
+        known = identity.load(self._store.places)
+        if known is not None:
+            identity.save(self._store.places, known.model_copy(update={"keys": keys}))
+
+    async def _server_is_behind(self, epoch: str) -> None:
+        await self._sound(alarms.SERVER_ROLLBACK, f"the server lost entries of {epoch} that it had receipted")
+
+    async def _sound(self, name: str, detail: str) -> None:
+        """Let an alarm stand; a suspected clone until a person ends it, the rest for a week, or until it has passed."""
+        now = self._pace.now_ms()
+        until = None if name in (alarms.CLONE, alarms.SERVER_KEY) else now + alarms.SHOWN_MS
+        if await self._store.write(alarms.sound, Alarm(name, detail, now), until):
+            log.error("alarm %s: %s", name, detail)
 
     def _next_lines(self) -> int:
         return 1 if self._careful else self._lines
@@ -259,6 +484,9 @@ class Uploader:
         """A log begun for another server or appliance cannot be delivered here."""
         ours = epoch.origin.startswith(self._identity.origins)
         return ours and epoch.public_key == self._key.public.hex()
+
+    def _is_due(self, epoch: Epoch) -> bool:
+        return epoch.epoch in self._agenda.refill or epoch.watermark < self._store.read(queue.to_deliver, epoch)
 
     async def _back_off(self, error: RequestError) -> None:
         failure, wait = self.fail(error)
@@ -280,12 +508,13 @@ class Uploader:
         """Wait by the clock that runs on in suspension; an answer where there was silence ends it early."""
         until = self._pace.boottime() + seconds
         probe_at = self._pace.boottime() + self._pace.uniform(*PROBE_S)
-        while (now := self._pace.boottime()) < until:
-            if probing and now >= probe_at:
+        while (now := self._pace.boottime()) < until and not self.try_now.is_set():
+            if probing and (now >= probe_at or self.line_changed.is_set()):
+                self.line_changed.clear()
                 if await self._is_answered():
                     return
                 probe_at = self._pace.boottime() + self._pace.uniform(*PROBE_S)
-            await asyncio.sleep(min(self._pace.step_s, until - now))
+            await _event(self.try_now, min(self._pace.step_s, until - now))
 
     async def _is_answered(self) -> bool:
         epoch = self._store.read(queue.current)
@@ -298,13 +527,41 @@ class Uploader:
         return True
 
     async def _idle(self) -> None:
-        try:
-            async with asyncio.timeout(IDLE_S):
-                await self.wake.wait()
-        except TimeoutError:
-            return
+        await _event(self.wake, IDLE_S)
 
 
 def _settle(tx: Tx, epoch: str, receipt: HeldReceipt) -> None:
     queue.acknowledge(tx, epoch, receipt)
     queue.note_success(tx, receipt.at_ms)
+
+
+def _carry(tx: Tx, ended: Epoch, recovered: Callable[[bytes], Draft]) -> None:
+    """Carry what of a log that ended has no receipt into the open one."""
+    queue.carry_over(tx, ended.epoch, ended.watermark, recovered)
+    withholding.drop(tx, ended.epoch, ended.watermark)
+
+
+def _poison(error: PermanentError) -> PoisonError:
+    """Return the refusal of one entry, as what its wait goes by."""
+    poison = PoisonError(str(error))
+    poison.code, poison.seq, poison.silence = error.code, error.seq, False
+    return poison
+
+
+def _kind_of(line: bytes | Stub) -> str | None:
+    """Return an entry's kind as far as it can be read: it may be just that which is wrong with it."""
+    if isinstance(line, Stub):
+        return None
+    try:
+        kind = json.loads(line)["kind"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "unreadable"
+    return str(kind)[:64]
+
+
+async def _event(event: asyncio.Event, at_most_s: float) -> None:
+    try:
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
+    except TimeoutError:
+        return

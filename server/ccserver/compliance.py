@@ -17,7 +17,10 @@ _KINDS = frozenset(Kind)
 
 @dataclass(frozen=True)
 class CheckRun:
-    """What one check_run entry says of one check on one host; `flake_hash` names the running system, if it has one."""
+    """What one check_run entry says of one check on one host; `flake_hash` names the running system, if it has one.
+
+    (`epoch_number`, `seq`) is its place, which orders runs: clocks may lie.
+    """
 
     check_id: str
     host_id: str
@@ -26,6 +29,7 @@ class CheckRun:
     reason: str
     since: datetime
     seen_at: datetime
+    epoch_number: int
     seq: int
     flake_hash: str | None
 
@@ -119,11 +123,14 @@ def check_of(entry: Entry) -> str | None:
 
 
 def check_runs(entries: Sequence[Entry], received_at: datetime) -> list[CheckRun]:
-    """Return the last run of each (host, check) among entries in log order."""
+    """Return the last run of each (host, check) by its place; entries of several logs may be mixed."""
     latest: dict[tuple[str, str], CheckRun] = {}
     for entry in entries:
         run = _check_run(entry, received_at) if entry.kind == Kind.CHECK_RUN else None
-        if run is not None:
+        if run is None:
+            continue
+        before = latest.setdefault((run.host_id, run.check_id), run)
+        if (before.epoch_number, before.seq) < (run.epoch_number, run.seq):
             latest[run.host_id, run.check_id] = run
     return list(latest.values())
 
@@ -146,9 +153,14 @@ def _check_run(entry: Entry, received_at: datetime) -> CheckRun | None:
         reason=_clean(reason, 4000),
         since=min(_moment(since), seen_at),
         seen_at=seen_at,
+        epoch_number=_epoch_number(entry.log),
         seq=entry.seq,
         flake_hash=_flake_hash(body),
     )
+
+
+def _epoch_number(origin: str) -> int:
+    return int(origin.rpartition("/")[2].partition("-")[0])
 
 
 def _flake_hash(body: dict[str, Any]) -> str | None:

@@ -7,21 +7,30 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ccserver.context import Context
-from ccserver.errors import CodeExpiredError, CodeUnknownError, CodeUsedError, ProofInvalidError
+from ccserver.errors import CodeExpiredError, CodeUnknownError, CodeUsedError, NotFoundError, ProofInvalidError
 from ccserver.keys import ServerKeys
 from ccserver.queries import appliances, enrollment_codes
 from ccserver.queries.enrollment_codes import Code
 from ccserver.scope import SiteScope
 from ccshared import ed25519, envelope, ids, purposes
-from ccshared.messages import Enrolled, EnrollRequest, ServerKey
+from ccshared.messages import Enrolled, EnrollRequest
 
 CODE_HOURS = 24
 
 
-async def make_code(scope: SiteScope, keys: ServerKeys, hours: int = CODE_HOURS) -> purposes.EnrolmentCode:
-    """Return a new one-time code for the scope's site, good for `hours`; only its secret's hash is stored."""
+async def make_code(
+    scope: SiteScope, keys: ServerKeys, hours: int = CODE_HOURS, replaces: str | None = None
+) -> purposes.EnrolmentCode:
+    """Return a new one-time code for the scope's site, good for `hours`; only its secret's hash is stored.
+
+    `replaces` is the appliance of this site that the device becomes: same id, another key. NotFoundError when there is
+    none, or it was revoked.
+    """
     code = code_of(keys, purposes.new_secret())
-    await enrollment_codes.insert(scope, code.secret_hash, datetime.now(UTC) + timedelta(hours=hours))
+    if replaces is not None and not await appliances.is_in_service(scope, replaces):
+        raise NotFoundError(f"There is no appliance {replaces} in service at this site.")
+    until = datetime.now(UTC) + timedelta(hours=hours)
+    await enrollment_codes.insert(scope, code.secret_hash, until, replaces=replaces)
     return code
 
 
@@ -70,10 +79,20 @@ async def _admit(scope: SiteScope, code_hash: str, asked: EnrollRequest, public_
         return code.used_by_id
     if code.expires_at <= datetime.now(UTC):
         raise CodeExpiredError
-    appliance_id = ids.new_id()
-    await appliances.insert(scope, appliance_id, asked.hostname, public_key, asked.version)
+    appliance_id = await _become(scope, code.replaces_id, asked, public_key)
     await enrollment_codes.mark_used(scope, code_hash, appliance_id)
     return appliance_id
+
+
+async def _become(scope: SiteScope, replaces: str | None, asked: EnrollRequest, public_key: bytes) -> str:
+    """Return the appliance that the device is from now on: a new one, or the one that its code names."""
+    if replaces is None:
+        appliance_id = ids.new_id()
+        await appliances.insert(scope, appliance_id, asked.hostname, public_key, asked.version)
+        return appliance_id
+    if not await appliances.reinstall(scope, replaces, asked.hostname, public_key, asked.version):
+        raise CodeUnknownError("The appliance that this code replaces was revoked: ask for a new code.")
+    return replaces
 
 
 def _answer(keys: ServerKeys, code: Code, appliance_id: str, public_key: str) -> dict[str, Any]:
@@ -82,6 +101,6 @@ def _answer(keys: ServerKeys, code: Code, appliance_id: str, public_key: str) ->
         site_id=code.site_id,
         appliance_id=appliance_id,
         public_key=public_key,
-        keys=[ServerKey(use=key.use, name=key.name, public_key=key.public_key.hex()) for key in keys.signing],
+        keys=keys.public,
     )
     return keys.envelope(envelope.PayloadType.ENROLMENT, answer.model_dump(mode="json"))

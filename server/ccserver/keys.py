@@ -5,6 +5,7 @@ database holds nothing that works as a credential.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ccserver.errors import BadConfigError
 from ccshared import ed25519, envelope, notes, purposes
+from ccshared.messages import NewServerKey, ServerKey
 
 _USES = ("witness", "order")
 
@@ -39,11 +41,15 @@ class SigningKey:
 
 @dataclass(frozen=True)
 class ServerKeys:
-    """A server's keys; the newest of each use signs."""
+    """A server's keys; the newest of each use signs.
+
+    `statements` (DSSE JSON) name each key that came after the first two, signed by the order key of before.
+    """
 
     server: str
     master: bytes
     signing: tuple[SigningKey, ...]
+    statements: tuple[dict[str, Any], ...] = ()
 
     @property
     def order(self) -> SigningKey:
@@ -59,6 +65,11 @@ class ServerKeys:
     def witnesses(self) -> dict[str, bytes]:
         """Every witness key there was, by name: what a receipt of ours may be signed by."""
         return {key.name: key.public_key for key in self.signing if key.use == "witness"}
+
+    @property
+    def public(self) -> list[ServerKey]:
+        """Every key there was, as agents are told them, oldest first."""
+        return [ServerKey(use=key.use, name=key.name, public_key=key.public_key.hex()) for key in self.signing]
 
     @property
     def order_fingerprint(self) -> str:
@@ -98,6 +109,78 @@ def create(path: Path, server: str) -> ServerKeys:
             f"{path} cannot be written ({error.strerror}): name another as CCSERVER_KEY_FILE."
         ) from error
     return load(path)
+
+
+def announce(keys: ServerKeys, key: SigningKey, now_ms: int) -> dict[str, Any]:
+    """Return the statement (DSSE JSON) that a new key is the server's, signed by the order key of before it."""
+    said = NewServerKey(
+        server=keys.server, use=key.use, name=key.name, public_key=key.public_key.hex(), issued_at_ms=now_ms
+    )
+    return keys.envelope(envelope.PayloadType.KEYS, said.model_dump(mode="json"))
+
+
+def rotate(path: Path, use: str) -> ServerKeys:
+    """Add a new key for a use (witness or order) to the key file, announced by the order key of before; return all.
+
+    The older ones stay: receipts signed by them are made again, and agents follow from the one they know. The file is
+    replaced whole. Every process of this server must read it anew before the new key signs anything, so restart them.
+    BadConfigError when it cannot be read or written, or the use is no such.
+    """
+    if use not in _USES:
+        raise BadConfigError(f"{use!r} is no use of a key: say {' or '.join(_USES)}.")
+    try:
+        with _locked_folder(path.parent) as folder:
+            keys = load(path)
+            key = SigningKey(use, f"{keys.server}/server/{_next_label(keys)}", ed25519.new_seed())
+            statement = announce(keys, key, time.time_ns() // 1_000_000)
+            data = json.loads(path.read_text(encoding="utf-8"))
+            data["keys"].append({"use": use, "label": key.name.rpartition("/")[2], "seed": key.seed.hex()})
+            data["statements"] = [*data.get("statements", []), statement]
+            _replace(path, json.dumps(data, indent=1).encode() + b"\n")
+            os.fsync(folder)
+    except OSError as error:
+        raise BadConfigError(
+            f"{path} cannot be replaced ({error.strerror}): make room, or correct its rights."
+        ) from error
+    return load(path)
+
+
+def _next_label(keys: ServerKeys) -> str:
+    """Return a label that no key had: the year and a letter, then two."""
+    taken = {key.name.rpartition("/")[2] for key in keys.signing}
+    year = time.strftime("%Y", time.gmtime())
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    labels = [f"{year}{one}{two}" for one in ("", *letters) for two in letters]
+    return next(label for label in labels if label not in taken)
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path) -> Iterator[int]:
+    """Hold the folder's lock, so that two rotations cannot both start from the same file."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put new content in a file's place, with its owner and mode, once it is on the disk."""
+    beside = path.with_name(path.name + f".{secrets.token_hex(4)}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            before = path.stat()
+            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
@@ -140,7 +223,8 @@ def _parse(data: Any) -> ServerKeys:
         for key in data["keys"]
         if key["use"] in _USES
     )
-    keys = ServerKeys(server, bytes.fromhex(data["master"]), signing)
+    statements = tuple(dict(statement) for statement in data.get("statements", []))
+    keys = ServerKeys(server, bytes.fromhex(data["master"]), signing, statements)
     if len(keys.master) != 32 or not keys.order.public_key or not keys.witness.public_key:
         raise ValueError("a key of another length")
     return keys

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ccserver import errors
 from ccshared import canonical, entries, merkle, notes
 from ccshared.batch import Batch, Stub
+from ccshared.vocabulary import Kind
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,10 @@ def _is_canonical(payload: bytes) -> bool:
 
 def _read_lines(log: Log, new: Sequence[bytes | Stub]) -> list[Line]:
     prev = log.last_leaf.hex() if log.last_leaf else entries.GENESIS_PREV
-    lines = []
+    lines: list[Line] = []
     for seq, sent in enumerate(new, log.size):
+        if lines and lines[-1].entry and lines[-1].entry.kind == Kind.KEY_ROTATION:
+            raise errors.EntryInvalidError("An entry that names a new key is the last of its log.", seq=seq)
         line = _read_line(log, seq, sent, prev)
         lines.append(line)
         prev = line.leaf.hex()

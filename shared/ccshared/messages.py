@@ -71,10 +71,18 @@ class Enrolled(Message):
     keys: list[ServerKey]
 
 
+class NewServerKey(ServerKey):
+    """What a statement says, signed by the order key of before: `server` has this key from now on (ms UTC)."""
+
+    server: Name
+    issued_at_ms: Milliseconds
+
+
 class ServerKeysAnswer(Message):
-    """Every signing key the server ever had, oldest first."""
+    """Every signing key the server ever had, oldest first, and the statements (DSSE) by which each followed."""
 
     keys: list[ServerKey]
+    statements: list[dict[str, Any]] = []
 
 
 class Nonce(Message):
@@ -99,7 +107,10 @@ class Token(Message):
 
 
 class Checkin(Message):
-    """How an appliance is, once a minute; `epoch` is null until a log is open, `oldest_at_ms` when nothing waits."""
+    """How an appliance is, once a minute; `epoch` is null until a log is open, `oldest_at_ms` when nothing waits.
+
+    `alarms` are what a person must look at, each a word: rollback, clone_suspected, server_rollback, withheld …
+    """
 
     version: Name
     hostname: Name
@@ -110,6 +121,7 @@ class Checkin(Message):
     waiting: Count = 0
     waiting_bytes: Count = 0
     oldest_at_ms: Milliseconds | None = None
+    alarms: Annotated[list[Word], Field(max_length=16)] = []
 
 
 class CheckinAnswer(Message):
@@ -128,6 +140,14 @@ class Head(Message):
     epoch: Epoch
     size: Count
     receipt: str | None
+
+
+class EntryKept(Message):
+    """A payload that stands at its place now: the leaf is its hash."""
+
+    epoch: Epoch
+    seq: Count
+    leaf: Hex32
 
 
 class Epochs(Message):

@@ -7,7 +7,7 @@ from ccagent import finding, incidents
 from ccagent.client import Client, TransientError
 from ccagent.finding import Drift
 from ccagent.incidents import Resolution, Sighting
-from ccagent.mirror import confirmed, mirror
+from ccagent.mirror import Refused, confirmed, mirror
 from ccagent.places import Places
 from ccagent.scrubbing import scrub
 from ccagent.store import Store
@@ -92,3 +92,37 @@ async def test_a_server_that_does_not_confirm_what_was_sent_is_not_believed(stor
         confirmed(reports, IncidentsKept(incidents=[]))
     with pytest.raises(TransientError):
         confirmed(reports, IncidentsKept(incidents=[IncidentKept(id=incident, epoch=0, revision=0)]))
+
+
+async def test_one_incident_that_is_refused_does_not_hold_up_the_others(
+    store: Store, client: Client, witness: Witness
+) -> None:
+    ids_ = [await see(store, number) for number in range(9)]
+    witness.refuses = ids_[4]
+    refused = Refused()
+    assert await mirror(store, client, refused) == 8
+    assert set(witness.incidents) == {*ids_} - {ids_[4]}
+    calls = witness.calls.count("incidents")
+    assert await mirror(store, client, refused) == 0
+    assert witness.calls.count("incidents") == calls
+
+
+async def test_a_refused_incident_is_sent_again_after_an_hour(store: Store, client: Client, witness: Witness) -> None:
+    now = [0.0]
+    refused = Refused(boottime=lambda: now[0])
+    witness.refuses = await see(store, 1)
+    assert await mirror(store, client, refused) == 0
+    witness.refuses = ""
+    assert await mirror(store, client, refused) == 0
+    now[0] = 3601.0
+    assert await mirror(store, client, refused) == 1
+
+
+async def test_more_refused_incidents_than_go_at_once_do_not_hide_the_rest(
+    store: Store, client: Client, witness: Witness
+) -> None:
+    refused = Refused()
+    for number in range(203):
+        refused.until[await see(store, number)] = float("inf")
+    await see(store, 900)
+    assert await mirror(store, client, refused) == 1

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from ccagent.client import Device
 from ccshared import batch, ed25519, entries, envelope, merkle, notes, purposes
+from ccshared.batch import Stub
 
 SERVER = "cc.example"
 SITE = "site-1"
@@ -36,12 +37,20 @@ class Log:
 
     key: bytes
     origin: str = ""
-    lines: list[bytes] = field(default_factory=list)
+    lines: list[bytes | Stub] = field(default_factory=list)
     receipt: str | None = None
 
     @property
     def root(self) -> bytes:
-        return merkle.root([merkle.leaf_hash(line) for line in self.lines])
+        return merkle.root([leaf_of(line) for line in self.lines])
+
+    @property
+    def stubs(self) -> list[int]:
+        return [seq for seq, line in enumerate(self.lines) if isinstance(line, Stub)]
+
+
+def leaf_of(line: bytes | Stub) -> bytes:
+    return line.leaf if isinstance(line, Stub) else merkle.leaf_hash(line)
 
 
 class Witness:
@@ -64,6 +73,11 @@ class Witness:
         self.incidents: dict[str, dict[str, Any]] = {}
         self.patterns: list[dict[str, Any]] = []
         self.revoked = False
+        self.poison: Callable[[bytes], bool] = lambda line: False  # which payloads are refused
+        self.refuses = ""  # an incident
+        self.names_poison = True  # whether a refusal says which entry it is for
+        self.keys: list[dict[str, str]] | None = None  # other than the two it began with
+        self.statements: list[dict[str, Any]] = []
 
     def new_code(self, state: str = "fresh") -> str:
         secret = secrets.token_hex(16)
@@ -143,6 +157,8 @@ def trick_answer(trick: str) -> Response | None:
         "409-gap": lambda: problem(409, "log-gap", expected_seq=0),
         "409-fork": lambda: problem(409, "log-fork", seq=0),
         "hang-up": HangsUp,
+        "400": lambda: problem(400, "body-invalid"),
+        "checkpoint": lambda: problem(422, "checkpoint-invalid"),
         "huge": lambda: Response(b" " * (5 * 1024 * 1024), media_type="application/json"),
     }
     make = plain.get(trick)
@@ -249,7 +265,7 @@ async def append(witness: Witness, request: Request, trick: str) -> Response:
     sent = batch.read(gzip.decompress(body))
     before = witness.logs.get(epoch, Log(b"")).receipt
     witness.batches.append(len(sent.lines))
-    refused = store(witness, epoch, sent)
+    refused = refuse_poison(witness, sent) or store(witness, epoch, sent)
     if refused is not None:
         return refused
     if trick == "lose-answer":
@@ -260,6 +276,29 @@ async def append(witness: Witness, request: Request, trick: str) -> Response:
     return JSONResponse(answer, 200 if answer["receipt"] else 202)
 
 
+async def put_entry(witness: Witness, request: Request, trick: str) -> Response:
+    epoch, seq = request.path_params["epoch"], int(request.path_params["seq"])
+    payload = gzip.decompress(await request.body())
+    log = witness.logs[epoch]
+    if witness.poison(payload) or merkle.leaf_hash(payload) != leaf_of(log.lines[seq]):
+        return problem(422, "entry-invalid", seq=seq)
+    if trick == "other-leaf":
+        return JSONResponse({"epoch": epoch, "seq": seq, "leaf": "0" * 64})
+    log.lines[seq] = payload
+    return JSONResponse({"epoch": epoch, "seq": seq, "leaf": merkle.leaf_hash(payload).hex()})
+
+
+async def keys(witness: Witness, request: Request, trick: str) -> Response:
+    return JSONResponse({"keys": witness.keys or witness.server_keys(), "statements": witness.statements})
+
+
+def refuse_poison(witness: Witness, sent: batch.Batch) -> Response | None:
+    for seq, line in enumerate(sent.lines, sent.first):
+        if isinstance(line, bytes) and witness.poison(line):
+            return problem(422, "entry-invalid", seq=seq) if witness.names_poison else problem(422, "body-invalid")
+    return None
+
+
 def store(witness: Witness, epoch: str, sent: batch.Batch) -> Response | None:
     """Take a batch as the design's transaction does, or say why not."""
     log = witness.logs.get(epoch) or Log(witness.device_key)
@@ -267,13 +306,14 @@ def store(witness: Witness, epoch: str, sent: batch.Batch) -> Response | None:
     if sent.first > size:
         return problem(409, "log-gap", expected_seq=size)
     for place, line in enumerate(sent.lines[: size - sent.first]):
-        if line != log.lines[sent.first + place]:
+        if leaf_of(line) != leaf_of(log.lines[sent.first + place]):
             return problem(409, "log-fork", seq=sent.first + place)
     log.origin = f"{SERVER}/log/{APPLIANCE}/{epoch}"
-    prev = merkle.leaf_hash(log.lines[-1]).hex() if log.lines else entries.GENESIS_PREV
+    prev = leaf_of(log.lines[-1]).hex() if log.lines else entries.GENESIS_PREV
     for line in sent.lines[size - sent.first :]:
-        assert isinstance(line, bytes)
-        prev = entries.read(line, log.origin, len(log.lines), prev).leaf.hex()
+        if isinstance(line, bytes):
+            entries.read(line, log.origin, len(log.lines), prev)
+        prev = leaf_of(line).hex()
         log.lines.append(line)
     witness.logs[epoch] = log
     if sent.end > size:
@@ -303,8 +343,10 @@ def forge(witness: Witness, log: Log, sent: batch.Batch, how: str) -> str | None
 async def incidents(witness: Witness, request: Request, trick: str) -> Response:
     kept = []
     for report in (await request.json())["incidents"]:
-        witness.incidents[report["id"]] = report
+        if report["id"] == witness.refuses:
+            return problem(422, "body-invalid")
         kept.append({name: report[name] for name in ("id", "epoch", "revision")})
+    witness.incidents |= {report["id"]: report for report in (await request.json())["incidents"]}
     if trick == "lose-answer":
         return HangsUp()
     return JSONResponse({"incidents": kept})
@@ -320,12 +362,14 @@ def app(witness: Witness) -> Starlette:
     closed = {"checkin": ("POST", "/checkin", checkin), "history": ("GET", "/log", history)}
     closed |= {"head": ("GET", "/log/{epoch}", head)}
     closed |= {"append": ("POST", "/log/{epoch}/entries", append)}
+    closed |= {"put": ("PUT", "/log/{epoch}/entries/{seq}", put_entry)}
     closed |= {"incidents": ("PUT", "/incidents", incidents), "patterns": ("PUT", "/patterns", patterns)}
     routes = [
         Route(api + path, call(witness, name, handler), methods=[method])
         for name, (method, path, handler) in closed.items()
     ]
-    for name, method, handler in (("enroll", "POST", enroll), ("nonce", "GET", nonce), ("token", "POST", token)):
+    opened = [("enroll", "POST", enroll), ("nonce", "GET", nonce), ("token", "POST", token), ("keys", "GET", keys)]
+    for name, method, handler in opened:
         routes.append(Route(f"{api}/{name}", call(witness, name, handler, open_=True), methods=[method]))
     return Starlette(routes=routes)
 

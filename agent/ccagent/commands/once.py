@@ -89,7 +89,9 @@ async def _begin(agent: Agent, client: Client) -> None:
 
 
 async def _send(agent: Agent, uploader: Uploader, client: Client) -> None:
+    await uploader.look()
     await uploader.drain()
+    await uploader.deliver_withheld(now=True)
     await mirror.mirror(agent.store, client)
 
 

@@ -33,6 +33,9 @@ def command(call: Call, as_json: bool) -> None:
     click.echo(f"store {room['used_bytes']} of {room['budget_bytes']} bytes, {room['used_percent']} %")
     if told["refused"]:
         click.echo(f"no room for {told['refused']} routine entries; a gap entry will tell")
+    for one in told["withheld"]:
+        since = moment(one["since_ms"])
+        click.echo(f"withheld {one['epoch']}/{one['seq']} ({one['kind']}) since {since}: {one['why']}")
     to = told["destination"]
     if to["retry_count"]:
         click.echo(f"\nfailed {to['retry_count']} times: {to['last_error']}")

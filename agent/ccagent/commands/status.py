@@ -16,6 +16,8 @@ def command(call: Call, as_json: bool) -> None:
     if as_json:
         return print_json(told)
     print_table([*_who(told), *_evidence(told), *_server(told)])
+    for alarm in told["alarms"]:
+        click.echo(f"ALARM {alarm['name']} since {moment(alarm['since_ms'])}: {alarm['detail']}")
     click.echo(f"\nlast patrol {moment(told['last_patrol_at_ms'])}, open incidents {told['open_incidents']}")
     print_table([(f"  {one['status']}", one["host"], one["check"], one["reason"]) for one in told["checks"]])
     return None

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from ccserver.listing import Page
-from ccserver.scope import CredentialScope, PartnerScope, SiteScope
+from ccserver.scope import ApplianceScope, CredentialScope, PartnerScope, SiteScope
 from ccserver.tokens import Device
 from ccshared.messages import Checkin
 
@@ -38,6 +38,17 @@ class Appliance:
     epoch: str | None
     waiting: int | None
     oldest_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Silent:
+    """An appliance that checks in but whose evidence gets no receipts; None where it never got one."""
+
+    site_id: str
+    id: str
+    hostname: str
+    waiting: int | None
+    last_receipt_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,68 @@ async def insert(scope: SiteScope, appliance_id: str, hostname: str, public_key:
     )
 
 
+async def is_in_service(scope: SiteScope, appliance_id: str) -> bool:
+    """Return whether the site has such an appliance and it is not revoked."""
+    found: bool = await scope.conn.fetchval(
+        "SELECT EXISTS (SELECT FROM appliances WHERE site_id = $1 AND id = $2 AND revoked_at IS NULL)",
+        scope.site_id,
+        appliance_id,
+    )
+    return found
+
+
+async def reinstall(scope: SiteScope, appliance_id: str, hostname: str, public_key: bytes, version: str) -> bool:
+    """Give an appliance the key of the device that takes its place; return False when it is not in service any more."""
+    done = await scope.conn.execute(
+        """
+        UPDATE appliances SET public_key = $3, key_since = now(), hostname = $4, version = $5
+        WHERE site_id = $1 AND id = $2 AND revoked_at IS NULL
+        """,
+        scope.site_id,
+        appliance_id,
+        public_key,
+        hostname,
+        version,
+    )
+    return done == "UPDATE 1"
+
+
+async def change_key(scope: ApplianceScope, public_key: bytes) -> None:
+    """Register the key that the appliance's own key named."""
+    await scope.conn.execute(
+        "UPDATE appliances SET public_key = $3, key_since = now() WHERE site_id = $1 AND id = $2",
+        scope.site_id,
+        scope.appliance_id,
+        public_key,
+    )
+
+
+async def list_silent(scope: PartnerScope, now: datetime, limit: int) -> list[Silent]:
+    """Return appliances that check in while no receipt was given for 48 h, longest first.
+
+    An entry is due every 24 h at the latest, so either their evidence does not arrive or it cannot be receipted.
+    """
+    rows = await scope.conn.fetch(
+        """
+        SELECT a.site_id, a.id, a.hostname, a.waiting, l.last_receipt_at
+        FROM appliances a
+        LEFT JOIN LATERAL (
+            SELECT max(to_timestamp(cosigned_at)) AS last_receipt_at
+            FROM evidence_logs
+            WHERE partner_id = $1 AND site_id = a.site_id AND appliance_id = a.id
+        ) l ON true
+        WHERE a.partner_id = $1 AND a.revoked_at IS NULL AND a.last_checkin > $2::timestamptz - interval '15 minutes'
+          AND coalesce(l.last_receipt_at, a.enrolled_at) < $2::timestamptz - interval '48 hours'
+        ORDER BY coalesce(l.last_receipt_at, a.enrolled_at), a.id
+        LIMIT $3
+        """,
+        scope.partner_id,
+        now,
+        limit,
+    )
+    return [Silent(**row) for row in rows]
+
+
 async def public_key(scope: SiteScope, appliance_id: str) -> bytes | None:
     """Return the 32-byte key that an appliance of this site is registered with."""
     key: bytes | None = await scope.conn.fetchval(
@@ -110,7 +183,7 @@ async def check_in(
     row = await conn.fetchrow(
         """
         SELECT head_size, orders_waiting
-        FROM cc_checkin($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, to_timestamp($12::float8 / 1000))
+        FROM cc_checkin($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, to_timestamp($12::float8 / 1000), $13::text[])
         """,
         device.site_id,
         device.appliance_id,
@@ -124,6 +197,7 @@ async def check_in(
         said.waiting,
         said.waiting_bytes,
         said.oldest_at_ms,
+        said.alarms,
     )
     return CheckedIn(**row) if row else None
 

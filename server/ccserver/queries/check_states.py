@@ -7,15 +7,15 @@ from ccserver.compliance import FRESH_FOR, CheckRun, CheckState, is_fresh
 from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 
 
-async def upsert(scope: ApplianceScope, epoch_number: int, runs: Sequence[CheckRun]) -> int:
+async def upsert(scope: ApplianceScope, runs: Sequence[CheckRun]) -> int:
     """Write the runs that are newer than what is there, by (epoch, sequence); return how many changed a status."""
     changed = await scope.conn.fetchval(
         """
         WITH run AS (
             SELECT *
-            FROM unnest($5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[],
-                        $11::timestamptz[], $12::bigint[])
-                 AS r (host_id, check_id, status, severity, reason, since, seen_at, seq)
+            FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[],
+                        $10::timestamptz[], $11::bigint[], $12::bigint[])
+                 AS r (host_id, check_id, status, severity, reason, since, seen_at, epoch_number, seq)
         ), before AS (
             SELECT s.host_id, s.check_id, s.status
             FROM check_states s JOIN run USING (host_id, check_id)
@@ -24,7 +24,7 @@ async def upsert(scope: ApplianceScope, epoch_number: int, runs: Sequence[CheckR
             INSERT INTO check_states AS s (
                 site_id, partner_id, appliance_id, host_id, check_id, status, severity, reason, since, seen_at,
                 epoch_number, seq)
-            SELECT $1, $2, $3, host_id, check_id, status, severity, reason, since, seen_at, $4, seq FROM run
+            SELECT $1, $2, $3, host_id, check_id, status, severity, reason, since, seen_at, epoch_number, seq FROM run
             ON CONFLICT (site_id, appliance_id, host_id, check_id) DO UPDATE
             SET status = excluded.status, severity = excluded.severity, reason = excluded.reason,
                 since = excluded.since, seen_at = excluded.seen_at, epoch_number = excluded.epoch_number,
@@ -39,7 +39,6 @@ async def upsert(scope: ApplianceScope, epoch_number: int, runs: Sequence[CheckR
         scope.site_id,
         scope.partner_id,
         scope.appliance_id,
-        epoch_number,
         [run.host_id for run in runs],
         [run.check_id for run in runs],
         [run.status for run in runs],
@@ -47,6 +46,7 @@ async def upsert(scope: ApplianceScope, epoch_number: int, runs: Sequence[CheckR
         [run.reason for run in runs],
         [run.since for run in runs],
         [run.seen_at for run in runs],
+        [run.epoch_number for run in runs],
         [run.seq for run in runs],
     )
     return int(changed)

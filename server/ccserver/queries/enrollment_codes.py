@@ -12,12 +12,13 @@ from ccserver.scope import CredentialScope, SiteScope
 
 @dataclass(frozen=True)
 class Code:
-    """A code as whoever presents its secret finds it."""
+    """A code as whoever presents its secret finds it; `replaces_id` is the appliance it is for, known once locked."""
 
     site_id: str
     partner_id: str
     expires_at: datetime
     used_by_id: str | None
+    replaces_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,29 @@ class CodeDetail:
     revoked_at: datetime | None
 
 
-async def insert(scope: SiteScope, secret_hash: str, expires_at: datetime, created_by: str | None = None) -> None:
-    """Add a code for the scope's site; NotFoundError when the partner has no such site."""
+async def insert(
+    scope: SiteScope,
+    secret_hash: str,
+    expires_at: datetime,
+    created_by: str | None = None,
+    replaces: str | None = None,
+) -> None:
+    """Add a code for the scope's site, and for the appliance that `replaces` names, if it does.
+
+    NotFoundError when the partner has no such site.
+    """
     try:
         await scope.conn.execute(
             """
-            INSERT INTO enrollment_codes (site_id, partner_id, secret_hash, expires_at, created_by)
-            VALUES ($1, $2, $3, $4, $5)
+            INSERT INTO enrollment_codes (site_id, partner_id, secret_hash, expires_at, created_by, replaces_id)
+            VALUES ($1, $2, $3, $4, $5, $6)
             """,
             scope.site_id,
             scope.partner_id,
             secret_hash,
             expires_at,
             created_by,
+            replaces,
         )
     except asyncpg.UniqueViolationError as error:
         raise AlreadyExistsError("This code was made before: ask for another.") from error
@@ -69,7 +80,7 @@ async def lock(scope: SiteScope, secret_hash: str) -> Code | None:
     """
     row = await scope.conn.fetchrow(
         """
-        SELECT site_id, partner_id, least(expires_at, revoked_at) AS expires_at, used_by_id
+        SELECT site_id, partner_id, least(expires_at, revoked_at) AS expires_at, used_by_id, replaces_id
         FROM enrollment_codes
         WHERE site_id = $1 AND secret_hash = $2
         FOR UPDATE

@@ -1,4 +1,7 @@
-"""Evidence bundles: payload bytes as they came, every other column derived from them. Rows are only ever added."""
+"""Evidence bundles: payload bytes as they came, every other column derived from them.
+
+Rows are only ever added; a payload that was withheld may still take its place.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +10,10 @@ from datetime import datetime
 import orjson
 
 from ccserver import compliance
+from ccserver.deriving import Row
 from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
-from ccserver.witness import Line, Log
+from ccserver.witness import Log
+from ccshared.entries import Entry
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,22 @@ class Bundle:
     received_at: datetime
     flag: str | None
     missing_reason: str | None
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """An entry that is stored but not understood, or that another of the same id came before; `id` orders them."""
+
+    id: int
+    site_id: str
+    appliance_id: str
+    epoch: str
+    seq: int
+    bundle_id: str | None
+    bundle_type: str | None
+    bundle_hash: bytes
+    flag: str
+    received_at: datetime
 
 
 @dataclass(frozen=True)
@@ -68,39 +89,145 @@ async def leaves(scope: ApplianceScope, log_id: int, first: int, end: int) -> li
     return [row["bundle_hash"] for row in rows]
 
 
-async def insert(scope: ApplianceScope, log_id: int, lines: Sequence[Line]) -> None:
+async def counted(scope: ApplianceScope, bundle_ids: Sequence[str]) -> dict[str, bytes]:
+    """Return, of entries that were carried over with these bundle ids, the leaf that the first of each counts as."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT DISTINCT ON (bundle_id) bundle_id, carried_hash
+        FROM evidence_bundles
+        WHERE site_id = $1 AND bundle_type = 'recovered' AND bundle_id = ANY ($2) AND carried_hash IS NOT NULL
+        ORDER BY bundle_id, id
+        """,
+        scope.site_id,
+        bundle_ids,
+    )
+    return {row["bundle_id"]: row["carried_hash"] for row in rows}
+
+
+async def at_places(scope: ApplianceScope, carried: Sequence[Entry]) -> dict[str, bytes]:
+    """Return, by bundle id, the leaves of those entries that arrived at their own place, in their own log, before."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT b.bundle_id, b.bundle_hash
+        FROM unnest($3::text[], $4::bigint[], $5::text[]) AS old (origin, seq, bundle_id)
+        JOIN evidence_logs l ON l.site_id = $1 AND l.appliance_id = $2 AND l.origin = old.origin
+        JOIN evidence_bundles b ON b.site_id = $1 AND b.log_id = l.id AND b.seq = old.seq
+        WHERE b.bundle_id = old.bundle_id
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        [entry.log for entry in carried],
+        [entry.seq for entry in carried],
+        [entry.bundle_id for entry in carried],
+    )
+    return {row["bundle_id"]: row["bundle_hash"] for row in rows}
+
+
+async def insert(scope: ApplianceScope, log_id: int, rows: Sequence[Row]) -> None:
     """Add a log's new lines in one statement."""
-    entries = [line.entry for line in lines]
+    entries = [row.line.entry for row in rows]
     await scope.conn.execute(
         """
         INSERT INTO evidence_bundles (
             site_id, partner_id, appliance_id, log_id, seq, bundle_id, bundle_type, bundle_hash, payload,
-            missing_reason, flag, host_id, check_id, hipaa_controls, clock, generated_at)
+            missing_reason, flag, host_id, check_id, hipaa_controls, clock, generated_at, carried_hash)
         SELECT $1, $2, $3, $4, line.seq, line.bundle_id, line.bundle_type, line.bundle_hash, line.payload,
                line.missing_reason, line.flag, line.host_id, line.check_id, line.hipaa_controls::jsonb, line.clock,
-               to_timestamp(line.at_ms / 1000.0)
+               to_timestamp(line.at_ms / 1000.0), line.carried_hash
         FROM unnest($5::bigint[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::text[], $11::text[],
-                    $12::text[], $13::text[], $14::text[], $15::text[], $16::float8[])
+                    $12::text[], $13::text[], $14::text[], $15::text[], $16::float8[], $17::bytea[])
              AS line (seq, bundle_id, bundle_type, bundle_hash, payload, missing_reason, flag, host_id, check_id,
-                      hipaa_controls, clock, at_ms)
+                      hipaa_controls, clock, at_ms, carried_hash)
         """,
         scope.site_id,
         scope.partner_id,
         scope.appliance_id,
         log_id,
-        [line.seq for line in lines],
+        [row.line.seq for row in rows],
         [entry.bundle_id if entry else None for entry in entries],
         [entry.kind if entry else None for entry in entries],
-        [line.leaf for line in lines],
+        [row.line.leaf for row in rows],
         [entry.payload if entry else None for entry in entries],
-        [line.missing_reason for line in lines],
-        [compliance.flag_of(entry) if entry else None for entry in entries],
-        [compliance.host_of(entry) if entry else None for entry in entries],
-        [compliance.check_of(entry) if entry else None for entry in entries],
-        [_json(compliance.controls_of(entry)) if entry else None for entry in entries],
+        [row.line.missing_reason for row in rows],
+        [row.flag for row in rows],
+        [compliance.host_of(row.source) if row.source else None for row in rows],
+        [compliance.check_of(row.source) if row.source else None for row in rows],
+        [_json(compliance.controls_of(row.source)) if row.source else None for row in rows],
         [entry.clock if entry else None for entry in entries],
-        [min(entry.at, 4_102_444_800_000) if entry else None for entry in entries],
+        [_at_ms(row) for row in rows],
+        [row.carried_hash for row in rows],
     )
+
+
+async def missing(scope: ApplianceScope, log_id: int, seq: int) -> str | None:
+    """Return why there is no payload at a place of a log; None where there is one, or no such place."""
+    reason: str | None = await scope.conn.fetchval(
+        "SELECT missing_reason FROM evidence_bundles WHERE site_id = $1 AND log_id = $2 AND seq = $3",
+        scope.site_id,
+        log_id,
+        seq,
+    )
+    return reason
+
+
+async def kind_at(scope: ApplianceScope, log_id: int, seq: int) -> str | None:
+    """Return the kind of the entry at a place of a log; None where there is none, or only its leaf."""
+    kind: str | None = await scope.conn.fetchval(
+        "SELECT bundle_type FROM evidence_bundles WHERE site_id = $1 AND log_id = $2 AND seq = $3",
+        scope.site_id,
+        log_id,
+        seq,
+    )
+    return kind
+
+
+async def fill(scope: ApplianceScope, log_id: int, row: Row) -> None:
+    """Put a payload that was withheld in its place, with all that derives from it."""
+    entry = row.line.entry
+    assert entry is not None  # noqa: S101  it is the payload that arrived
+    await scope.conn.execute(
+        """
+        UPDATE evidence_bundles
+        SET payload = $4, missing_reason = NULL, bundle_id = $5, bundle_type = $6, flag = $7, host_id = $8,
+            check_id = $9, hipaa_controls = $10::jsonb, clock = $11, generated_at = to_timestamp($12::float8 / 1000),
+            carried_hash = $13
+        WHERE site_id = $1 AND log_id = $2 AND seq = $3 AND missing_reason = 'withheld'
+        """,
+        scope.site_id,
+        log_id,
+        row.line.seq,
+        entry.payload,
+        entry.bundle_id,
+        entry.kind,
+        row.flag,
+        compliance.host_of(row.source) if row.source else None,
+        compliance.check_of(row.source) if row.source else None,
+        _json(compliance.controls_of(row.source)) if row.source else None,
+        entry.clock,
+        _at_ms(row),
+        row.carried_hash,
+    )
+
+
+async def list_flagged(scope: PartnerScope, limit: int, before: int | None = None) -> list[Flagged]:
+    """Return the partner's entries that this server does not understand, and forks, newest first.
+
+    `before` is the id of the last one of the page before.
+    """
+    rows = await scope.conn.fetch(
+        """
+        SELECT b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type, b.bundle_hash, b.flag,
+               b.received_at
+        FROM evidence_bundles b JOIN evidence_logs l ON l.site_id = b.site_id AND l.id = b.log_id
+        WHERE b.partner_id = $1 AND b.flag IS NOT NULL AND b.id < coalesce($2, 9223372036854775807)
+        ORDER BY b.id DESC
+        LIMIT $3
+        """,
+        scope.partner_id,
+        before,
+        limit,
+    )
+    return [Flagged(**row) for row in rows]
 
 
 async def newest_of_logs(
@@ -142,6 +269,12 @@ async def newest_of_logs(
         bundle = Bundle(**{**row, "hipaa_controls": orjson.loads(row["hipaa_controls"] or "[]")})
         found.setdefault(bundle.site_id, []).append(bundle)
     return found
+
+
+def _at_ms(row: Row) -> int | None:
+    """When it happened, by the entry that counts; the far future cut to what a timestamp can hold."""
+    entry = row.source or row.line.entry
+    return min(entry.at, 4_102_444_800_000) if entry else None
 
 
 async def page_of_log(scope: SiteScope, log_id: int, first: int, end: int) -> list[BundleDetail]:

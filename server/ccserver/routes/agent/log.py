@@ -12,11 +12,12 @@ from ccserver.errors import BadBodyError, EntryInvalidError, LogUnknownError, No
 from ccserver.http import Caller, Endpoint, read_packed, reply, unpacked
 from ccserver.queries import evidence_logs
 from ccserver.witness import Log
-from ccshared import batch
-from ccshared.messages import Epochs, Head
+from ccshared import batch, entries
+from ccshared.messages import EntryKept, Epochs, Head
 
 _AT_ONCE = 2
 _EPOCH = re.compile(r"(?:0|[1-9][0-9]{0,9})-[0-9a-f]{8}")
+_SEQ = re.compile(r"0|[1-9][0-9]{0,14}")
 
 
 async def list_epochs(request: Request) -> Response:
@@ -46,6 +47,20 @@ async def append(request: Request) -> Response:
             log = await appending.append(ctx, device, epoch, _read_batch(unpacked(request, packed, batch.MAX_BYTES)))
     head = _head(ctx, log)
     return reply(head, 200 if head.receipt else 202)
+
+
+async def fill(request: Request) -> Response:
+    """Take the payload of a place where only its leaf was sent before; the same again changes nothing."""
+    device, ctx, epoch = auth.device(request), context.of(request), _epoch(request)
+    seq = str(request.path_params["seq"])
+    if not _SEQ.fullmatch(seq):
+        raise NotFoundError
+    with _a_place(ctx, device.appliance_id):
+        packed = await read_packed(request, entries.MAX_RECOVERED_BYTES)
+        async with ctx.batches:
+            payload = unpacked(request, packed, entries.MAX_RECOVERED_BYTES)
+            leaf = await appending.fill(ctx, device, epoch, int(seq), payload)
+    return reply(EntryKept(epoch=epoch, seq=int(seq), leaf=leaf.hex()))
 
 
 @contextlib.contextmanager
@@ -86,4 +101,5 @@ ENDPOINTS = [
     Endpoint("GET", "/agent/v1/log", list_epochs, Caller.DEVICE, None, {200: Epochs}),
     Endpoint("GET", "/agent/v1/log/{epoch}", show_head, Caller.DEVICE, None, {200: Head}),
     Endpoint("POST", "/agent/v1/log/{epoch}/entries", append, Caller.DEVICE, None, {200: Head, 202: Head}),
+    Endpoint("PUT", "/agent/v1/log/{epoch}/entries/{seq}", fill, Caller.DEVICE, None, {200: EntryKept}),
 ]
