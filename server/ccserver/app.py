@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from ccserver import auth, context, health, keys
 from ccserver.config import Config
 from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
-from ccserver.http import Caller, Endpoint, RequestLog, problem
+from ccserver.http import Caller, Endpoint, RequestLog, problem, request_id
 from ccserver.pages import account, dashboard, session, welcome
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
@@ -122,5 +122,6 @@ async def _on_http(request: Request, error: Exception) -> Response:
     return answer
 
 
-async def _on_bug(request: Request, _error: Exception) -> Response:
+async def _on_bug(request: Request, error: Exception) -> Response:
+    _log.error("request_id=%s not foreseen: %r", request_id(request), error)
     return problem(request, CentralCommandError("The server could not do this; the log has the reason under this id."))
