@@ -16,7 +16,7 @@ from ccagent import alarms, clock, evidence, identity, keyring, queue, successio
 from ccagent.alarms import Alarm
 from ccagent.client import Cause, Client, PermanentError, ProtocolError, RequestError, TransientError
 from ccagent.evidence import Stamp
-from ccagent.identity import Enrolment
+from ccagent.identity import Enrolment, Identity
 from ccagent.queue import Epoch, Failure, HeldReceipt
 from ccagent.store import Store, Tx
 from ccagent.succession import Ended
@@ -164,6 +164,7 @@ class _Agenda:
     withheld_wait_s: float = POISON_S[0]
     survey_at: float = 0.0
     refill: set[str] = field(default_factory=set)  # logs of which the server lost what it had receipted
+    ahead: set[str] = field(default_factory=set)  # logs of which the server says that it holds more
     alive: set[str] = field(default_factory=set)  # logs that this run of ours got a receipt for
 
 
@@ -224,10 +225,12 @@ class Uploader:
             await self._survey()
 
     async def _survey(self) -> Survey:
+        theirs = (await self._client.epochs()).epochs
         ours = [one for one in self._store.read(queue.all_epochs) if self._is_ours(one)]
-        seen = survey.compare(ours, (await self._client.epochs()).epochs)
+        seen = survey.compare({one: self._store.read(queue.size_of, one.epoch) for one in ours}, theirs)
         self._agenda.survey_at = self._pace.boottime() + self._pace.uniform(SURVEY_S * 0.9, SURVEY_S * 1.1)
         self._agenda.refill.update(seen.behind)
+        self._agenda.ahead.update(seen.ahead)
         for epoch in seen.behind:
             await self._server_is_behind(epoch)
         if seen.doubled:
@@ -304,6 +307,7 @@ class Uploader:
         if self._epoch(epoch).watermark < head.size or (epoch in self._agenda.refill and head.receipt is None):
             raise TransientError(f"the server holds {head.size} entries but gave no receipt for all of them")
         self._agenda.refill.discard(epoch)
+        self._agenda.ahead.discard(epoch)
 
     async def _isolate(self, sent: Prepared, error: PermanentError, max_withheld: int) -> Prepared | None:
         """Return what to send instead of a batch that was refused; PoisonError when that is to wait.
@@ -346,6 +350,7 @@ class Uploader:
         A log that ended already stays so, and what of it waits is carried into the open one.
         """
         log.error("%s", parted)
+        self._agenda.ahead.discard(parted.epoch)
         known, stamp = self._epoch(parted.epoch), self._pace.stamp()
         if known.closed_at_ms is not None:
             await self._store.write(_carry, known, lambda old: evidence.recovered(stamp, old))
@@ -359,7 +364,7 @@ class Uploader:
 
     def _count_on(self, number: int) -> None:
         """Let the next log have at least that number: an old copy does not know which were used since."""
-        known = identity.load(self._store.places)
+        known = self._on_disk()
         if known is not None and (known.next_epoch_number or 0) < number:
             identity.save(self._store.places, known.model_copy(update={"next_epoch_number": number}))
 
@@ -460,9 +465,14 @@ class Uploader:
             return
         log.info("the server's keys followed one another: %s", ", ".join(key.name for key in keys))
         self._identity = self._identity.model_copy(update={"keys": keys})
-        known = identity.load(self._store.places)
+        known = self._on_disk()
         if known is not None:
             identity.save(self._store.places, known.model_copy(update={"keys": keys}))
+
+    def _on_disk(self) -> Identity | None:
+        """Return the identity as it is written; None when it is another's by now, which is not ours to change."""
+        known = identity.load(self._store.places)
+        return known if known is not None and known.enrolled_at_ms == self._identity.enrolled_at_ms else None
 
     async def _server_is_behind(self, epoch: str) -> None:
         await self._sound(alarms.SERVER_ROLLBACK, f"the server lost entries of {epoch} that it had receipted")
@@ -486,7 +496,9 @@ class Uploader:
         return ours and epoch.public_key == self._key.public.hex()
 
     def _is_due(self, epoch: Epoch) -> bool:
-        return epoch.epoch in self._agenda.refill or epoch.watermark < self._store.read(queue.to_deliver, epoch)
+        if epoch.epoch in self._agenda.refill | self._agenda.ahead:
+            return True
+        return epoch.watermark < self._store.read(queue.to_deliver, epoch)
 
     async def _back_off(self, error: RequestError) -> None:
         failure, wait = self.fail(error)

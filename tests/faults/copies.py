@@ -169,7 +169,8 @@ async def _settle(row: Row, world: World, number: int) -> None:
                 await box.uploader.look(now=True)
                 await box.uploader.drain()
             except RequestError as error:
-                return row.expect(False, f"story {number}: {error}")
+                row.expect(False, f"story {number}: {error}")
+                return
         now = [(epoch, stored.row.size) for epoch, stored in world.server.logs.items()]
         if now == before:
             return
