@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from ccagent import alarms, clock, evidence, identity, keyring, queue, succession, survey, withholding
+from ccagent import alarms, clock, evidence, identity, keyring, queue, rotation, succession, survey, withholding
 from ccagent.alarms import Alarm
 from ccagent.client import Cause, Client, PermanentError, ProtocolError, RequestError, TransientError
 from ccagent.evidence import Stamp
@@ -180,7 +180,7 @@ class Uploader:
         self.line_changed = asyncio.Event()
         self._store = store
         self._client = client
-        self._identity, self._key = who.identity, who.key
+        self._who, self._identity = who, who.identity
         self._pace = pace or Pace()
         self._lines = batch.MAX_LINES
         self._ceiling = batch.MAX_LINES
@@ -212,11 +212,12 @@ class Uploader:
             try:
                 for epoch in self._store.read(queue.all_epochs):
                     if self._is_ours(epoch) and self._is_due(epoch):
+                        self._turn_to_next_key()
                         await self._drain_epoch(epoch.epoch, withheld_before + WITHHELD_AT_ONCE)
             except DivergedError as error:
                 await self._go_on(error)
             else:
-                return
+                return self._turn_to_next_key()
         raise TransientError("the server's log and ours part again and again: are two copies of this appliance on?")
 
     async def look(self, *, now: bool = False) -> None:
@@ -410,7 +411,8 @@ class Uploader:
         known = self._epoch(epoch)
         end = first + len(lines)
         checkpoint = Checkpoint(known.origin, end, self._store.read(queue.root_at, epoch, end))
-        return Batch(notes.sign_checkpoint(checkpoint, self._key.seed), first, known.receipt, lines)
+        signed = notes.sign_checkpoint(checkpoint, self._who.keys[known.public_key].seed)
+        return Batch(signed, first, known.receipt, lines)
 
     async def _take(self, epoch: str, head: Head, sent: Prepared | None = None) -> None:
         """Believe a head as far as its receipt proves it, and acknowledge that much.
@@ -469,6 +471,12 @@ class Uploader:
         if known is not None:
             identity.save(self._store.places, known.model_copy(update={"keys": keys}))
 
+    def _turn_to_next_key(self) -> None:
+        """Put the next device key in the place of the one before, once the server has receipted that it follows."""
+        if self._who.next_key is not None and self._store.read(rotation.is_through, self._who):
+            self._who = identity.promote_next_key(self._store.places, self._who)
+            log.info("the device key is %s now", self._who.key.fingerprint)
+
     def _on_disk(self) -> Identity | None:
         """Return the identity as it is written; None when it is another's by now, which is not ours to change."""
         known = identity.load(self._store.places)
@@ -493,7 +501,7 @@ class Uploader:
     def _is_ours(self, epoch: Epoch) -> bool:
         """A log begun for another server or appliance cannot be delivered here."""
         ours = epoch.origin.startswith(self._identity.origins)
-        return ours and epoch.public_key == self._key.public.hex()
+        return ours and epoch.public_key in self._who.keys
 
     def _is_due(self, epoch: Epoch) -> bool:
         if epoch.epoch in self._agenda.refill | self._agenda.ahead:

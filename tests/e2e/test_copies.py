@@ -152,3 +152,54 @@ async def test_flush_alarms_and_support_bundle_work_while_the_agent_runs(clinic:
     assert parts["status.json"]["running"] is True
     secret = (tmp_path / "agent" / "device.key").read_bytes().hex()
     assert all(secret not in json.dumps(part) for part in parts.values())
+
+
+async def registered(clinic: Clinic) -> str:
+    ((key,),) = await rows(clinic, "SELECT encode(public_key, 'hex') FROM appliances")
+    return str(key)
+
+
+async def test_a_new_device_key_is_named_by_the_old_one_and_takes_its_place(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.command("once")
+    before = clinic.status()["fingerprint"]
+    named = clinic.command("rotate-key").stdout
+    assert "earlier rotation" in clinic.command("rotate-key", code=1).stderr
+    assert clinic.status()["fingerprint"] == before
+    clinic.command("once")
+    told = clinic.status()
+    assert (told["waiting"], told["epoch"].split("-")[0]) == (0, "2")
+    assert told["fingerprint"] != before
+    assert told["fingerprint"] in named
+    assert not (tmp_path / "agent" / "device.key.next").exists()
+    logs = await rows(clinic, "SELECT encode(public_key, 'hex') FROM evidence_logs ORDER BY id")
+    assert logs[0] != logs[1] == (await registered(clinic),)
+    assert clinic.command("verify").returncode == 0
+
+
+async def test_a_device_key_is_rotated_twice_while_the_agent_runs(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.agent.start("--config", str(clinic.config), "run")
+    wait_until((tmp_path / "agent" / "control.sock").exists)
+    for number in (1, 2):
+        wait_until(lambda n=number: clinic.status()["size"] > 0 and clinic.status()["waiting"] == 0)  # type: ignore[misc]
+        before = clinic.status()["fingerprint"]
+        clinic.command("rotate-key")
+        wait_until(lambda b=before: clinic.status()["fingerprint"] != b, 40)  # type: ignore[misc]
+    wait_until(lambda: clinic.status()["waiting"] == 0)
+    assert clinic.status()["epoch"].split("-")[0] == "3"
+
+
+async def test_an_agent_that_did_not_hear_that_its_new_key_is_known_finds_out(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.command("once")
+    clinic.command("rotate-key")
+    deaf = beside(clinic, tmp_path, "deaf")
+    clinic.command("once")
+    new = await registered(clinic)
+    conn = await asyncpg.connect(clinic.urls.admin)  # and the next log did not arrive either
+    await conn.execute("SET session_replication_role = replica")
+    await conn.execute("DELETE FROM evidence_bundles WHERE log_id = (SELECT max(id) FROM evidence_logs)")
+    await conn.execute("DELETE FROM evidence_logs WHERE id = (SELECT max(id) FROM evidence_logs)")
+    await conn.close()
+    deaf.command("once")
+    told = deaf.status()
+    assert (told["waiting"], told["alarms"]) == (0, [])
+    assert await registered(clinic) == new
