@@ -19,13 +19,14 @@ from ccagent.identity import DeviceKey, Enrolment, Identity
 from ccagent.places import Places
 from ccagent.queue import Epoch
 from ccagent.store import Store, Tx
-from ccshared import canonical, ed25519, envelope, notes, purposes
+from ccshared import canonical, ed25519, envelope, purposes
 from ccshared.entries import Draft
 from ccshared.messages import Enrolled, EnrollRequest, Epochs
 from ccshared.purposes import EnrolmentCode
 
 log = logging.getLogger(__name__)
 
+_MAX_RECEIPT = 2000
 _REFUSALS = {
     "code-unknown": "the server does not know this code: copy it whole, or ask the operator for a new one",
     "code-used": "this code was used by another device: ask the operator for a new one",
@@ -204,12 +205,10 @@ def _with_history(known: Identity, history: Epochs) -> Identity:
 
 
 def _is_ours(receipt: str, known: Identity) -> bool:
-    """Whether a receipt verifies by this device's key and a pinned witness; of another key it proves nothing here."""
-    try:
-        read = notes.read_receipt(receipt, bytes.fromhex(known.public_key), known.witnesses)
-    except notes.BadNoteError:
-        return False
-    return read.checkpoint.origin.startswith(known.origins)
+    """Whether it may be a receipt of this appliance's earlier log. Its key may be another (a reinstalled appliance made
+    a new one), so whether it verifies is for whoever reads the genesis; it must only be short and of our logs.
+    """
+    return len(receipt) <= _MAX_RECEIPT and receipt.startswith(known.origins)
 
 
 def _belongs(log: Epoch, who: Enrolment) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ccagent import budget, checks, evidence, incidents, queue, resolvers, scrubbing, states
+from ccagent.budget import NoRoomError
 from ccagent.clock import ClockWatch
 from ccagent.config import ChecksSettings
 from ccagent.evidence import Stamp
@@ -136,8 +137,7 @@ def _note(tx: Tx, seen: Sequence[_Seen], heartbeat: Draft, gap: Draft) -> _Noted
             closed += incidents.close_passed(tx, *one.state.key, one.state.seen_at_ms)
         sealed += _seal(tx, one, enrolled)
     if enrolled and _is_silent(tx, heartbeat.at):
-        queue.append(tx, heartbeat)
-        sealed += 1
+        sealed += queue.offer(tx, heartbeat) is not None
     return _Noted(tuple(opened), tuple(closed), sealed, enrolled, budget.refused(tx).count)
 
 
@@ -156,14 +156,20 @@ def _is_silent(tx: Tx, at_ms: int) -> bool:
 
 
 async def _answer(patrol: Patrol, incident: Incident) -> _Answered:
-    """Ask the ladder about an incident and keep its answer together with the proof of it."""
+    """Ask the ladder about an incident and keep its answer together with the proof of it.
+
+    Where there is no room left even for proof, neither is kept, and the next round asks again.
+    """
     ladder = patrol.ladder if patrol.store.read(budget.may_repair) else ()  # what is repaired must be proved
     resolution = await resolvers.resolve(ladder, incident)
     stamp = patrol.watch.stamp()
-    if resolution.outcome is Outcome.ESCALATED:
-        return await patrol.store.write(_escalate_and_prove, incident, evidence.escalation(stamp, incident))
-    proof = evidence.remediation(stamp, incident, resolution)
-    return await patrol.store.write(_settle_and_prove, incident, resolution, proof)
+    try:
+        if resolution.outcome is Outcome.ESCALATED:
+            return await patrol.store.write(_escalate_and_prove, incident, evidence.escalation(stamp, incident))
+        proof = evidence.remediation(stamp, incident, resolution)
+        return await patrol.store.write(_settle_and_prove, incident, resolution, proof)
+    except NoRoomError:
+        return _Answered(escalated=False, sealed=0)
 
 
 def _escalate_and_prove(tx: Tx, incident: Incident, proof: Draft) -> _Answered:
@@ -189,6 +195,9 @@ async def _note_step(patrol: Patrol) -> int:
     delta_ms = patrol.watch.step()
     if delta_ms is None:
         return 0
-    sealed = await patrol.store.write(_prove, evidence.clock_step(patrol.watch.stamp(), delta_ms))
+    try:
+        sealed = await patrol.store.write(_prove, evidence.clock_step(patrol.watch.stamp(), delta_ms))
+    except NoRoomError:  # it is still a step at the next round
+        return 0
     patrol.watch.took_step(delta_ms)
     return sealed

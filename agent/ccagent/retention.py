@@ -30,6 +30,8 @@ def _prune_block(tx: Tx, epoch: Epoch, before_ms: int) -> int:
     if first is None or first % leaves.BLOCK or first + leaves.BLOCK > _prunable(tx, epoch, before_ms):
         return 0
     end = first + leaves.BLOCK
+    if epoch.carried_from is not None and not _is_whole(tx, epoch, first, end):
+        return 0  # salvaged with a hole that a gap has told of: the rows around it stay
     blob = b"".join(leaves.read(tx, epoch.epoch, first, end))
     if len(blob) != leaves.BLOCK * 32:
         raise leaves.DamagedLogError(f"entries of {epoch.epoch} between {first} and {end} are missing")
@@ -45,6 +47,13 @@ def _prune_block(tx: Tx, epoch: Epoch, before_ms: int) -> int:
         (epoch.epoch, first, end),
     )
     return leaves.BLOCK
+
+
+def _is_whole(tx: Tx, epoch: Epoch, first: int, end: int) -> bool:
+    rows: int = tx.execute(
+        "SELECT count(*) FROM queued_evidence WHERE epoch = ? AND seq >= ? AND seq < ?", (epoch.epoch, first, end)
+    ).fetchone()[0]
+    return rows == end - first
 
 
 def _prunable(tx: Tx, epoch: Epoch, before_ms: int) -> int:

@@ -7,6 +7,7 @@ WAL-reset bug of SQLite 3.7.0 to 3.51.2 needs two connections, and because a ful
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import re
@@ -194,6 +195,8 @@ class Store:
 
         The head mark stays as it is until it is settled.
         """
+        # A cursor that an old traceback still holds would keep the closed connection, and its lock on the file, alive.
+        gc.collect()
         self._drop_connection()
         self._mark_withheld = True
         self.is_damaged = False
@@ -278,10 +281,11 @@ class Store:
             return
         try:
             outcomes = self._transact([one.unit for one in waiting])
-        except (StoreFailedError, StoreUnusableError) as error:
-            for one in waiting:
-                again = type(error)(*error.args)
-                again.__cause__ = error.__cause__
+        except (StoreFailedError, StoreUnusableError, OSError) as error:
+            failure = str(error) if isinstance(error, OSError) else None
+            for one in waiting:  # whoever waits is answered, whatever it was that failed
+                again = StoreFailedError(f"the store failed: {failure}") if failure else type(error)(*error.args)
+                again.__cause__ = error.__cause__ or error
                 one.future.set_exception(again)
             return
         for one, outcome in zip(waiting, outcomes, strict=True):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error
+from argon2.exceptions import Argon2Error, InvalidHashError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -240,5 +240,5 @@ def _hash(value: str) -> str:
 def _password_is(password_hash: str, password: str) -> bool:
     try:
         return PasswordHasher().verify(password_hash, password)
-    except Argon2Error:
+    except (Argon2Error, InvalidHashError):  # a hash that is none matches no password
         return False

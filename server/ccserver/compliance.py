@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ccshared.entries import Entry
-from ccshared.vocabulary import Kind, Severity, Status
+from ccshared.vocabulary import Family, Kind, Severity, Status
 
 # Twice the hourly check run: what no receipted run has named for so long is not known any more.
 FRESH_FOR = timedelta(hours=2)
@@ -74,12 +74,17 @@ class Score:
         return self.passed / known if known else None
 
 
-def score(states: Iterable[CheckState]) -> Score:
-    """Return a site's score over its check states; a stale one counts as unknown, a waived one in neither sum."""
+def score(states: Iterable[CheckState], appliances: Iterable[str]) -> Score:
+    """Return a site's score over its check states; a stale one counts as unknown, a waived one in neither sum.
+
+    A family of which an appliance never reported a run is unknown too: silence is not compliance.
+    """
     every = list(states)
     counted = [state.status if state.fresh else Status.UNKNOWN for state in every if not state.waived]
     passed, failed, unknown = (counted.count(status) for status in (Status.PASS, Status.FAIL, Status.UNKNOWN))
-    return Score(passed, failed, unknown, len(every) - len(counted))
+    reported = {(state.appliance_id, state.check_id) for state in every}
+    silent = sum((appliance, family) not in reported for appliance in appliances for family in Family)
+    return Score(passed, failed, unknown + silent, len(every) - len(counted))
 
 
 def is_fresh(seen_at: datetime, now: datetime) -> bool:

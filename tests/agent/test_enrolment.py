@@ -118,9 +118,18 @@ async def test_a_log_begins_with_a_genesis_that_names_the_key(witness: Witness, 
 
 
 async def test_a_reinstalled_appliance_goes_on_after_its_earlier_logs(witness: Witness, places: Places) -> None:
-    witness.logs["3-00000003"] = Log(b"", receipt="the newest receipt")
+    newest = f"{SERVER}/log/{APPLIANCE}/3-00000003\nthe newest receipt"
+    witness.logs["3-00000003"] = Log(b"", receipt=newest)
     known = await enroll(places, witness.url, witness.new_code(), "vm")
-    assert (known.next_epoch_number, known.previous_receipt) == (4, "the newest receipt")
+    assert (known.next_epoch_number, known.previous_receipt) == (4, newest)
+
+
+@pytest.mark.parametrize("receipt", ["another log's", "x" * 300_000])
+async def test_what_cannot_be_a_receipt_of_ours_never_gets_into_a_genesis(
+    witness: Witness, places: Places, receipt: str
+) -> None:
+    witness.logs["3-00000003"] = Log(b"", receipt=receipt)
+    assert (await enroll(places, witness.url, witness.new_code(), "vm")).previous_receipt is None
 
 
 async def test_earlier_logs_not_told_at_enrolment_are_asked_for_before_the_log_begins(

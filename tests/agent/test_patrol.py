@@ -192,6 +192,20 @@ async def test_an_escalation_cut_short_is_made_up_for_by_the_next_round(world: W
     assert len(summary.escalated) == len(world.store.read(incidents.open_rows))
 
 
+async def test_a_round_on_a_full_store_is_counted_and_made_up_for_by_the_next(world: World) -> None:
+    world.enrol()
+    world.backup(30)
+    pages = world.store.read(lambda tx: tx.budget_pages)
+    world.store.read(lambda tx: setattr(tx, "budget_pages", 1))
+    full = await world.round()
+    assert (full.sealed, full.escalated) == (0, ())
+    assert full.refused == len(full.findings)
+    world.store.read(lambda tx: setattr(tx, "budget_pages", pages))
+    after = await world.round()
+    assert after.escalated == full.opened
+    assert after.refused == 0
+
+
 async def test_a_stepped_wall_clock_is_put_on_record_once(world: World) -> None:
     world.enrol()
     world.backup(1)

@@ -114,6 +114,20 @@ def test_a_row_that_was_damaged_is_found_before_it_leaves(store: Store, places: 
     assert rows(store) == COUNT
 
 
+def test_a_log_that_lost_a_receipted_row_is_mended_once_and_its_other_rows_stay(store: Store, places: Places) -> None:
+    appliance.acknowledge(store, COUNT)
+    store.release()
+    data = bytearray(places.database.read_bytes())
+    data[data.index(b'"number":77,') + 3] ^= 1
+    places.database.write_bytes(data)
+    with pytest.raises(queue.DamagedLogError):
+        store.write_now(retention.prune, LATER_MS)
+    daemon.tend(daemon.open_agent(Config(), places, store))
+    prune_all(store)
+    assert not store.is_damaged
+    assert appliance.told(store).missing == {(appliance.ORIGIN, 77)}
+
+
 async def test_the_agent_lets_rows_leave_thirty_days_after_their_receipt(store: Store, places: Places) -> None:
     appliance.acknowledge(store, COUNT)
     agent = daemon.open_agent(Config(), places, store)

@@ -18,19 +18,23 @@ def state(status: str, fresh: bool = True) -> CheckState:
 
 
 def test_no_fresh_state_is_no_score_and_not_a_hundred_percent() -> None:
-    assert compliance.score([]).value is None
-    assert compliance.score([state("pass", fresh=False)]).value is None
-    assert compliance.score([state("unknown")]).value is None
+    assert compliance.score([], []).value is None
+    assert compliance.score([state("pass", fresh=False)], []).value is None
+    assert compliance.score([state("unknown")], []).value is None
 
 
 def test_a_stale_state_counts_as_unknown() -> None:
-    score = compliance.score([state("pass"), state("fail"), state("pass", fresh=False), state("unknown")])
+    score = compliance.score([state("pass"), state("fail"), state("pass", fresh=False), state("unknown")], [])
     assert (score.passed, score.failed, score.unknown, score.value) == (1, 1, 2, 0.5)
+
+
+def test_a_family_that_an_appliance_never_reported_is_unknown() -> None:
+    assert compliance.score([state("pass")], ["a", "b"]) == compliance.Score(passed=1, failed=0, unknown=11)
 
 
 async def states(server: Running) -> dict[str, CheckState]:
     async with server.db.partner("acme") as scope:
-        found = await check_states.list_of_partner(scope, datetime.now(UTC), 100)
+        found = await check_states.list_of_sites(scope, ["acme-clinic"], datetime.now(UTC), 100)
     return {state.check_id: state for state in found.get("acme-clinic", [])}
 
 

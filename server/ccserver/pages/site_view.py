@@ -14,7 +14,7 @@ from ccserver.queries.evidence_bundles import Bundle
 from ccserver.queries.incidents import Incident
 from ccserver.queries.sites import Site
 from ccserver.witness import Log
-from ccshared import controls, notes
+from ccshared import controls, merkle, notes
 from ccshared.vocabulary import Clock, Severity, Status
 
 _WORST_FIRST = (Status.FAIL, Status.UNKNOWN, Status.PASS)
@@ -148,6 +148,8 @@ def _verify(text: str, log: Log, witnesses: dict[str, bytes]) -> tuple[notes.Rec
         return None, str(error)
     if receipt.checkpoint.origin != log.origin:
         return None, "it is another log's"
+    if receipt.checkpoint.size == log.size and receipt.checkpoint.root != merkle.root_of(log.compact):
+        return None, "it is not over the entries that are stored"
     return receipt, None
 
 
@@ -158,7 +160,7 @@ def _site(rows: Rows, site: Site, proofs: Mapping[tuple[str, int], Proof], now: 
     used = {(bundle.site_id, bundle.log_id): None for bundle in bundles}
     return SiteView(
         site=site,
-        score=compliance.score(states),
+        score=compliance.score(states, (each.id for each in rows.appliances.get(site.id, []))),
         as_of=min((state.seen_at for state in states if state.counts), default=None),
         last_run=max((state.seen_at for state in states), default=None),
         appliances=[_appliance(row, now) for row in rows.appliances.get(site.id, [])],

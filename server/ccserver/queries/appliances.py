@@ -202,7 +202,7 @@ async def check_in(
     return CheckedIn(**row) if row else None
 
 
-async def list_of_sites(scope: PartnerScope, site_ids: Sequence[str]) -> dict[str, list[Appliance]]:
+async def list_of_sites(scope: PartnerScope | SiteScope, site_ids: Sequence[str]) -> dict[str, list[Appliance]]:
     """Return the appliances of some of the partner's sites, by site and hostname; a person enrolled each, so all."""
     rows = await scope.conn.fetch(
         """

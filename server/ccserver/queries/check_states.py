@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from ccserver.compliance import CheckRun, CheckState, is_fresh
+from ccserver.compliance import FRESH_FOR, CheckRun, CheckState, is_fresh
 from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 
 
@@ -52,36 +52,13 @@ async def upsert(scope: ApplianceScope, runs: Sequence[CheckRun]) -> int:
     return int(changed)
 
 
-async def list_of_partner(scope: PartnerScope, now: datetime, limit: int) -> dict[str, list[CheckState]]:
-    """Return the check states of the partner's appliances by site, worst first."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT s.site_id, s.appliance_id, s.host_id, s.check_id, s.status, s.severity, s.reason, s.since, s.seen_at,
-               EXISTS (SELECT FROM waivers w
-                       WHERE w.site_id = s.site_id AND w.partner_id = $1 AND w.check_id = s.check_id
-                         AND (w.host_id IS NULL OR w.host_id = s.host_id) AND w.revoked_at IS NULL
-                         AND w.expires_at > $3) AS waived
-        FROM check_states s JOIN appliances a ON a.site_id = s.site_id AND a.id = s.appliance_id
-        WHERE s.partner_id = $1 AND a.revoked_at IS NULL
-        ORDER BY s.site_id, array_position(ARRAY['fail', 'unknown', 'pass'], s.status),
-                 array_position(ARRAY['critical', 'high', 'medium', 'low'], s.severity), s.host_id, s.check_id
-        LIMIT $2
-        """,
-        scope.partner_id,
-        limit,
-        now,
-    )
-    states: dict[str, list[CheckState]] = {}
-    for row in rows:
-        values = {name: value for name, value in row.items() if name != "site_id"}
-        states.setdefault(row["site_id"], []).append(CheckState(**values, fresh=is_fresh(row["seen_at"], now)))
-    return states
-
-
 async def list_of_sites(
     scope: PartnerScope | SiteScope, site_ids: Sequence[str], now: datetime, limit: int
 ) -> dict[str, list[CheckState]]:
-    """Return the check states of some of the partner's sites by site, worst first, at most `limit` of each site."""
+    """Return the check states of some of the partner's sites by site, worst first, at most `limit` of each site.
+
+    A stale one counts as unknown, so it stands with these.
+    """
     rows = await scope.conn.fetch(
         """
         SELECT c.site_id, c.appliance_id, c.host_id, c.check_id, c.status, c.severity, c.reason, c.since, c.seen_at,
@@ -91,7 +68,8 @@ async def list_of_sites(
                          AND w.expires_at > $4) AS waived
         FROM unnest($2::text[]) AS site (id) CROSS JOIN LATERAL (
             SELECT s.site_id, s.appliance_id, s.host_id, s.check_id, s.status, s.severity, s.reason, s.since, s.seen_at,
-                   array_position(ARRAY['fail', 'unknown', 'pass'], s.status) AS badness,
+                   array_position(ARRAY['fail', 'unknown', 'pass'],
+                                  CASE WHEN s.seen_at > $5 THEN s.status ELSE 'unknown' END) AS badness,
                    array_position(ARRAY['critical', 'high', 'medium', 'low'], s.severity) AS gravity
             FROM check_states s JOIN appliances a ON a.site_id = s.site_id AND a.id = s.appliance_id
             WHERE s.partner_id = $1 AND s.site_id = site.id AND a.revoked_at IS NULL
@@ -104,6 +82,7 @@ async def list_of_sites(
         site_ids,
         limit,
         now,
+        now - FRESH_FOR,
     )
     states: dict[str, list[CheckState]] = {}
     for row in rows:

@@ -157,7 +157,7 @@ async def list_open_of_sites(
                    last_seen_at, escalated_at, count(*) OVER (PARTITION BY site_id) AS total,
                    row_number() OVER (PARTITION BY site_id ORDER BY created_at DESC, id DESC) AS place
             FROM incidents
-            WHERE partner_id = $1 AND site_id = ANY ($2) AND resolved_at IS NULL
+            WHERE partner_id = $1 AND site_id = ANY ($2) AND resolved_at IS NULL AND closed_by_hand_at IS NULL
         ) i
         WHERE i.place <= $3
         ORDER BY i.site_id, i.place

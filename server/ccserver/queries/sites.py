@@ -43,22 +43,6 @@ async def insert(scope: PartnerScope, site_id: str, name: str) -> None:
         raise NotFoundError(f"There is no partner {scope.partner_id}.") from error
 
 
-async def list_by_name(scope: PartnerScope, limit: int) -> list[Site]:
-    """Return the partner's sites by name."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT id, partner_id, name, created_at
-        FROM sites
-        WHERE partner_id = $1
-        ORDER BY name, id
-        LIMIT $2
-        """,
-        scope.partner_id,
-        limit,
-    )
-    return [Site(**row) for row in rows]
-
-
 async def page_by_name(scope: PartnerScope, limit: int, offset: int) -> list[Site]:
     """Return a page of the partner's sites by name."""
     rows = await scope.conn.fetch(

@@ -12,7 +12,7 @@ from ccserver import auth, compliance
 from ccserver.compliance import CheckState
 from ccserver.http import Caller, Endpoint, read_query, reply_value
 from ccserver.listing import MAX_LIMIT, Listing, ListQuery
-from ccserver.queries import check_states, compliance_snapshots, planner
+from ccserver.queries import appliances, check_states, compliance_snapshots, planner
 from ccserver.queries.compliance_snapshots import Snapshot
 from ccserver.routes.api import lists
 from ccshared.messages import Message
@@ -53,13 +53,16 @@ async def show_checks(request: Request) -> Response:
     asked = read_query(request, ChecksQuery)
     async with auth.site_scope(request) as scope:
         found = await check_states.list_of_sites(scope, [scope.site_id], datetime.now(UTC), MAX_STATES)
+        own = await appliances.list_of_sites(scope, [scope.site_id])
     states = found.get(scope.site_id, [])
     shown = states[asked.offset : asked.offset + asked.limit]
-    return reply_value(Checks, Checks(_score(states), shown, len(states)))
+    return reply_value(
+        Checks, Checks(_score(states, [each.id for each in own.get(scope.site_id, [])]), shown, len(states))
+    )
 
 
-def _score(states: list[CheckState]) -> Score:
-    score = compliance.score(states)
+def _score(states: list[CheckState], own: list[str]) -> Score:
+    score = compliance.score(states, own)
     as_of = min((state.seen_at for state in states if state.counts), default=None)
     return Score(score.value, score.passed, score.failed, score.unknown, score.waived, as_of)
 

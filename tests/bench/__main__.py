@@ -1,0 +1,26 @@
+"""Measure: `python -m tests.bench [NAME]` prints a table and JSON, and ends with 1 when a target was missed."""
+
+import json
+import sys
+from dataclasses import asdict
+
+from tests.bench import append, measure, rls
+
+ROWS = {"rls": rls.run, "append": append.run}
+
+
+def main(names: list[str]) -> int:
+    """Run the rows that are named, or all."""
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        print(f"There is no row {unknown[0]}: there are {', '.join(ROWS)}.", file=sys.stderr)
+        return 2
+    results = [result for name in names or ROWS for result in ROWS[name]()]
+    print(measure.machine())
+    print(measure.table(results))
+    print(json.dumps({"machine": measure.machine(), "rows": [asdict(result) for result in results]}))
+    return 0 if all(result.reached for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,70 @@
+"""Measuring side by side: warm-up, rounds in turn, the median of the rounds' ratios and how far they spread."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+Block = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row: what was compared, the median ratio, the middle half of the rounds' ratios, the bound, the verdict."""
+
+    row: str
+    what: str
+    ratio: float | None
+    low: float | None
+    high: float | None
+    target: str
+    reached: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two blocks of the same work, ours and the one that it is compared with."""
+
+    ours: Block
+    other: Block
+
+
+async def ratios(pair: Pair, rounds: int) -> list[float]:
+    """Return ours ÷ other in seconds for each round, after two rounds that do not count; who begins alternates."""
+    found = []
+    for number in range(rounds + 2):
+        blocks = (pair.ours, pair.other) if number % 2 else (pair.other, pair.ours)
+        first, second = [await seconds(block) for block in blocks]
+        found.append(first / second if number % 2 else second / first)
+    return found[2:]
+
+
+async def seconds(block: Block) -> float:
+    """Return how long a block takes."""
+    began = time.perf_counter()
+    await block()
+    return time.perf_counter() - began
+
+
+def judged(row: str, what: str, found: Sequence[float], at_most: float) -> Result:
+    """Return the row of a ratio that may be at most so much."""
+    low, middle, high = statistics.quantiles(found, n=4)
+    return Result(row, what, middle, low, high, f"at most {at_most:.2f}", middle <= at_most)
+
+
+def machine() -> str:
+    """Return what measured: ratios of another machine differ."""
+    return f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return the rows as a table."""
+    lines = [f"{'row':8} {'what':58} {'ratio':>6} {'middle half':>13}  target"]
+    for each in results:
+        ratio = f"{each.ratio:6.2f}" if each.ratio is not None else "     -"
+        spread = f"{each.low:5.2f} – {each.high:5.2f}" if each.low is not None else ""
+        verdict = "reached" if each.reached else "MISSED"
+        lines.append(f"{each.row:8} {each.what:58} {ratio} {spread:>13}  {each.target}: {verdict}")
+    return "\n".join(lines)
