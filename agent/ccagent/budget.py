@@ -66,10 +66,12 @@ def used_percent(tx: Tx) -> int:
 
 
 def fullness(tx: Tx) -> Fullness:
-    """Return how full the store is; a disk that others filled counts as 95 %, however small the store is."""
+    """Return how full the store is; a disk that others filled counts as 95 % and more, however small the store is."""
     used = used_percent(tx)
     found = max(step for step in Fullness if used >= step)
-    return found if tx.has_ballast else max(found, Fullness.NO_ROUTINE)
+    if tx.has_ballast:
+        return found
+    return max(found, Fullness.NO_ROUTINE if tx.has_room else Fullness.FULL)
 
 
 def may_repair(tx: Tx) -> bool:

@@ -88,10 +88,11 @@ class Tx:
     """What a unit or a query may use: SQL, and a new head mark to be written once the transaction is committed.
 
     `known` keeps what a unit read or wrote for the next one; it is emptied whenever anything is undone. `budget_pages`
-    is how many pages the file may have, `has_ballast` whether the disk still has its last reserve.
+    is how many pages the file may have; `has_ballast` is whether the disk still has its last reserve, and where it has
+    not, `has_room` whether half of that is still free: the other half is for receipts and counts.
     """
 
-    __slots__ = ("budget_pages", "connection", "execute", "has_ballast", "head_mark", "known")
+    __slots__ = ("budget_pages", "connection", "execute", "has_ballast", "has_room", "head_mark", "known")
 
     def __init__(self, connection: sqlite3.Connection, budget_pages: int) -> None:
         self.connection = connection
@@ -100,6 +101,7 @@ class Tx:
         self.known: dict[str, Any] = {}
         self.budget_pages = budget_pages
         self.has_ballast = True
+        self.has_room = True
 
 
 class _Waiting:
@@ -343,6 +345,8 @@ class Store:
         return True
 
     def _look_for_room(self, tx: Tx) -> None:
+        with contextlib.suppress(OSError):
+            tx.has_room = room.free_bytes(self.places.state_dir) >= room.BALLAST_BYTES // 2
         now = time.monotonic()
         if now - self._looked_for_room_at >= _LOOK_FOR_ROOM_S:
             self._looked_for_room_at = now

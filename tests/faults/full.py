@@ -68,7 +68,7 @@ def _by_others(failing: Shim, trial: Trial, chance: random.Random) -> None:
     trial.row.count("refused", refused)
     trial.row.expect(refused > 0, "a full disk refused nothing")
     trial.row.expect(trial.settle(), "a repair could not be proved on the ballast")
-    _upload(trial)
+    refused += _use_up(trial)
     _give_room(failing, trial, refused)
 
 
@@ -80,8 +80,10 @@ def _by_us(failing: Shim, trial: Trial, chance: random.Random) -> None:
     refused = sum(not trial.offer() for _ in range(_ROUTINE * 2))
     trial.row.count("refused", refused)
     trial.row.expect(refused > 0, "a budget that is used up refused nothing")
+    trial.row.expect(trial.store.read(budget.may_repair), "at 95 % no repair could start")
     trial.row.expect(trial.settle(), "a repair made at 95 % could not be proved")
-    _upload(trial)
+    refused += _use_up(trial)
+    trial.row.expect(not trial.store.read(budget.may_repair), "a repair could start at 99 %")
     _budget(trial.store, 500_000)
     _tells(trial, refused)
 
@@ -91,6 +93,16 @@ def _budget(store: Store, pages: int) -> None:
         tx.budget_pages = pages
 
     store.read(limit)
+
+
+def _use_up(trial: Trial) -> int:
+    """Prove repairs until there is no room for that either: receipts are still taken and refusals counted."""
+    trial.row.count("repairs proved", sum(1 for _ in iter(trial.settle, False)))
+    refused = 0
+    for _ in range(40):
+        _upload(trial)
+        refused += not trial.offer()
+    return refused
 
 
 def _upload(trial: Trial) -> None:
