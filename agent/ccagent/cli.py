@@ -23,6 +23,7 @@ COMMANDS = {
     "queue": "Say what waits to be uploaded, and why.",
     "incidents": "List the open incidents.",
     "flush": "Try to deliver now instead of waiting.",
+    "rotate-key": "Make a new device key, named by the old one.",
     "alarms": "List what a person must look at, and end an alarm.",
     "support-bundle": "Write what support needs to know into a file, without personal data or secrets.",
     "verify": "Verify the own log against the receipts that are held for it.",

@@ -101,11 +101,15 @@ class PermanentError(RequestError):
 
 @dataclass(frozen=True)
 class Device:
-    """Who asks: the server's name, the appliance's id, and the seed of its key."""
+    """Who asks: the server's name, the appliance's id, the seed of its key.
+
+    `next_seed` is that of the key that follows: the server may know it by now.
+    """
 
     server: str
     appliance_id: str
     seed: bytes = field(repr=False)
+    next_seed: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -233,8 +237,18 @@ class Client:
         """Return a token; None when the nonce was too old by the time it came back."""
         if self._device is None:
             raise ConfigurationError("this appliance is not enrolled: run cc-agent enroll")
-        nonce = _message(Nonce, await self._send(_Request("GET", "/nonce"))).nonce
         device = self._device
+        try:
+            return await self._ask_token_by(device.seed)
+        except ConfigurationError as error:
+            if device.next_seed is None or error.code != "signature-invalid":
+                raise
+        return await self._ask_token_by(device.next_seed)
+
+    async def _ask_token_by(self, seed: bytes) -> Token | None:
+        device = self._device
+        assert device is not None  # noqa: S101  asked for by _ask_token only
+        nonce = _message(Nonce, await self._send(_Request("GET", "/nonce"))).nonce
         try:
             signed = purposes.token(device.server, device.appliance_id, nonce)
         except ValueError as error:
@@ -242,7 +256,7 @@ class Client:
         request = TokenRequest(
             appliance_id=device.appliance_id,
             nonce=nonce,
-            signature=ed25519.sign(device.seed, signed).hex(),
+            signature=ed25519.sign(seed, signed).hex(),
         )
         try:
             answer = await self._send(_with_body("POST", "/token", request))

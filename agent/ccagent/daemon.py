@@ -25,6 +25,7 @@ from ccagent import (
     queue,
     report,
     retention,
+    rotation,
     scrubbing,
     withholding,
 )
@@ -202,6 +203,8 @@ def _answer(agent: Agent, request: dict[str, Any]) -> dict[str, Any]:
         case "flush":
             nudge(agent, person=True)
             return {"flushing": agent.uploader is not None}
+        case "rotate-key":
+            return rotation.answer(agent.store, agent.places, agent.watch.stamp())
         case "log":
             return {"lines": list(agent.recent.lines)}
         case "end-alarm":
@@ -285,11 +288,11 @@ async def _network(agent: Agent) -> None:
 
 
 async def _enrolled_anew(agent: Agent, who: Enrolment) -> None:
-    """Return once the files say that this is another appliance, or none."""
+    """Return once the files say that this is another appliance, or none, or that it has another key."""
     while True:
         await asyncio.sleep(LOOK_S)
-        known = identity.load(agent.places)
-        if known is None or known.enrolled_at_ms != who.identity.enrolled_at_ms:
+        known = identity.load_enrolment(agent.places)
+        if known is None or known.identity.enrolled_at_ms != who.identity.enrolled_at_ms or known.keys != who.keys:
             return
 
 

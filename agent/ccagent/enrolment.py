@@ -94,7 +94,8 @@ def open_answer(answer: Any, code: EnrolmentCode, public_key: bytes) -> Enrolled
 
 def device(who: Enrolment) -> Device:
     """Return who asks, for the client."""
-    return Device(who.identity.server, who.identity.appliance_id, who.key.seed)
+    next_seed = who.next_key.seed if who.next_key else None
+    return Device(who.identity.server, who.identity.appliance_id, who.key.seed, next_seed)
 
 
 async def ensure_epoch(store: Store, places: Places, client: Client, stamp: Stamp) -> Epoch:
@@ -211,7 +212,7 @@ def _is_ours(receipt: str, known: Identity) -> bool:
 
 
 def _belongs(log: Epoch, who: Enrolment) -> bool:
-    return log.origin.startswith(who.identity.origins) and log.public_key == who.key.public.hex()
+    return log.origin.startswith(who.identity.origins) and log.public_key in who.keys
 
 
 def _newest_receipt(logs: list[Epoch], who: Enrolment) -> str | None:

@@ -70,10 +70,17 @@ class DeviceKey:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """An enrolled appliance: what it was given, and its key."""
+    """An enrolled appliance: what it was given, its key, and the one that follows while the server may not know it."""
 
     identity: Identity
     key: DeviceKey
+    next_key: DeviceKey | None = None
+
+    @property
+    def keys(self) -> dict[str, DeviceKey]:
+        """The keys that logs of this appliance can be signed with now, by their public key (hex)."""
+        both = [self.key, *([self.next_key] if self.next_key else [])]
+        return {key.public.hex(): key for key in both}
 
 
 def version() -> str:
@@ -103,13 +110,16 @@ def load_enrolment(places: Places) -> Enrolment | None:
     known = load(places)
     if known is None:
         return None
-    key = load_key(places)
+    key, next_key = load_key(places), _load_seed(places.next_device_key)
+    if next_key is not None and next_key.public.hex() == known.public_key:  # cut short while it was put in its place
+        _put_in_place(places)
+        key, next_key = next_key, None
     if key is None or key.public.hex() != known.public_key:
         raise IdentityUnusableError(
             f"{places.device_key} is not the key that this appliance was enrolled with: put back a copy, or enrol"
             " again with a new code and --replace"
         )
-    return Enrolment(known, key)
+    return Enrolment(known, key, next_key)
 
 
 def save(places: Places, identity: Identity) -> None:
@@ -120,15 +130,49 @@ def save(places: Places, identity: Identity) -> None:
 
 def load_key(places: Places) -> DeviceKey | None:
     """Return the device key, None when none was made; IdentityUnusableError when it is not 32 bytes."""
+    return _load_seed(places.device_key)
+
+
+def ensure_next_key(places: Places) -> DeviceKey:
+    """Return the key that is to follow, made and durable when there was none; OSError when the disk refuses."""
+    known = _load_seed(places.next_device_key)
+    if known is not None:
+        return known
+    seed = ed25519.new_seed()
+    _write_temporary(places.next_device_key, seed).replace(places.next_device_key)
+    _sync_directory(places.state_dir)
+    return DeviceKey(seed)
+
+
+def promote_next_key(places: Places, who: Enrolment) -> Enrolment:
+    """Let the key that follows be the device key from now on; return who that makes this appliance.
+
+    The identity names it first: from then on the next start finishes what is left. OSError when the disk refuses.
+    """
+    if who.next_key is None:
+        return who
+    known = load(places) or who.identity
+    known = known.model_copy(update={"public_key": who.next_key.public.hex()})
+    save(places, known)
+    _put_in_place(places)
+    return Enrolment(known, who.next_key)
+
+
+def _put_in_place(places: Places) -> None:
+    places.next_device_key.replace(places.device_key)
+    _sync_directory(places.state_dir)
+
+
+def _load_seed(path: Path) -> DeviceKey | None:
     try:
-        seed = places.device_key.read_bytes()
+        seed = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unreadable(places.device_key, error) from error
+        raise _unreadable(path, error) from error
     if len(seed) != SEED_BYTES:
         raise IdentityUnusableError(
-            f"{places.device_key} is not a device key of {SEED_BYTES} bytes: put back a copy, or move it away and"
+            f"{path} is not a device key of {SEED_BYTES} bytes: put back a copy, or move it away and"
             " enrol again with a new code and --replace"
         )
     return DeviceKey(seed)

@@ -49,6 +49,11 @@ class Places:
         return self.state_dir / "device.key"
 
     @property
+    def next_device_key(self) -> Path:
+        """The private key of the next epoch, while the server does not know it yet."""
+        return self.state_dir / "device.key.next"
+
+    @property
     def scrub_key(self) -> Path:
         """The key of the tokens that stand for personal data; it never leaves the appliance."""
         return self.state_dir / "scrub.key"

@@ -1,7 +1,7 @@
 """The server's list of this appliance's logs beside our own: who else wrote under our key, and what the server lost."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ccagent.queue import Epoch
@@ -10,18 +10,20 @@ from ccshared.messages import Head
 
 @dataclass(frozen=True)
 class Survey:
-    """What the lists say: logs of which the server holds less than it receipted, logs under our key that are not ours
-    (`strangers`), numbers that two logs have (`doubled`, as the logs' names), and the first number that nobody used.
+    """What the lists say: logs of which the server holds less than it receipted, open logs of which it holds more than
+    was ever made here, logs under our key that are not ours (`strangers`), numbers that two logs have (`doubled`, as
+    the logs' names), and the first number that nobody used.
     """
 
     behind: tuple[str, ...]
+    ahead: tuple[str, ...]
     strangers: tuple[str, ...]
     doubled: tuple[str, ...]
     next_number: int
 
 
-def compare(ours: Sequence[Epoch], theirs: Sequence[Head]) -> Survey:
-    """Return what the server's list (`theirs`) says about this appliance's logs, oldest first.
+def compare(ours: Mapping[Epoch, int], theirs: Sequence[Head]) -> Survey:
+    """Return what the server's list (`theirs`) says about this appliance's logs, each given with its size here.
 
     Logs from before the oldest of ours are an earlier life of this appliance: it was installed anew since.
     """
@@ -34,6 +36,9 @@ def compare(ours: Sequence[Epoch], theirs: Sequence[Head]) -> Survey:
     sizes = {head.epoch: head.size for head in theirs}
     return Survey(
         behind=tuple(one.epoch for one in ours if sizes.get(one.epoch, 0) < one.watermark),
+        ahead=tuple(
+            one.epoch for one, size in ours.items() if one.closed_at_ms is None and sizes.get(one.epoch, 0) > size
+        ),
         strangers=tuple(sorted(name for name in sizes if name not in known and _number(name) >= newest and known)),
         doubled=tuple(
             sorted(name for number, some in names.items() if number >= oldest and len(some) > 1 for name in some)

@@ -12,11 +12,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from ccagent import alarms, clock, evidence, identity, keyring, queue, succession, survey, withholding
+from ccagent import alarms, clock, evidence, identity, keyring, queue, rotation, succession, survey, withholding
 from ccagent.alarms import Alarm
 from ccagent.client import Cause, Client, PermanentError, ProtocolError, RequestError, TransientError
 from ccagent.evidence import Stamp
-from ccagent.identity import Enrolment
+from ccagent.identity import Enrolment, Identity
 from ccagent.queue import Epoch, Failure, HeldReceipt
 from ccagent.store import Store, Tx
 from ccagent.succession import Ended
@@ -164,6 +164,7 @@ class _Agenda:
     withheld_wait_s: float = POISON_S[0]
     survey_at: float = 0.0
     refill: set[str] = field(default_factory=set)  # logs of which the server lost what it had receipted
+    ahead: set[str] = field(default_factory=set)  # logs of which the server says that it holds more
     alive: set[str] = field(default_factory=set)  # logs that this run of ours got a receipt for
 
 
@@ -179,7 +180,7 @@ class Uploader:
         self.line_changed = asyncio.Event()
         self._store = store
         self._client = client
-        self._identity, self._key = who.identity, who.key
+        self._who, self._identity = who, who.identity
         self._pace = pace or Pace()
         self._lines = batch.MAX_LINES
         self._ceiling = batch.MAX_LINES
@@ -211,11 +212,12 @@ class Uploader:
             try:
                 for epoch in self._store.read(queue.all_epochs):
                     if self._is_ours(epoch) and self._is_due(epoch):
+                        self._turn_to_next_key()
                         await self._drain_epoch(epoch.epoch, withheld_before + WITHHELD_AT_ONCE)
             except DivergedError as error:
                 await self._go_on(error)
             else:
-                return
+                return self._turn_to_next_key()
         raise TransientError("the server's log and ours part again and again: are two copies of this appliance on?")
 
     async def look(self, *, now: bool = False) -> None:
@@ -224,10 +226,12 @@ class Uploader:
             await self._survey()
 
     async def _survey(self) -> Survey:
+        theirs = (await self._client.epochs()).epochs
         ours = [one for one in self._store.read(queue.all_epochs) if self._is_ours(one)]
-        seen = survey.compare(ours, (await self._client.epochs()).epochs)
+        seen = survey.compare({one: self._store.read(queue.size_of, one.epoch) for one in ours}, theirs)
         self._agenda.survey_at = self._pace.boottime() + self._pace.uniform(SURVEY_S * 0.9, SURVEY_S * 1.1)
         self._agenda.refill.update(seen.behind)
+        self._agenda.ahead.update(seen.ahead)
         for epoch in seen.behind:
             await self._server_is_behind(epoch)
         if seen.doubled:
@@ -304,6 +308,7 @@ class Uploader:
         if self._epoch(epoch).watermark < head.size or (epoch in self._agenda.refill and head.receipt is None):
             raise TransientError(f"the server holds {head.size} entries but gave no receipt for all of them")
         self._agenda.refill.discard(epoch)
+        self._agenda.ahead.discard(epoch)
 
     async def _isolate(self, sent: Prepared, error: PermanentError, max_withheld: int) -> Prepared | None:
         """Return what to send instead of a batch that was refused; PoisonError when that is to wait.
@@ -346,6 +351,7 @@ class Uploader:
         A log that ended already stays so, and what of it waits is carried into the open one.
         """
         log.error("%s", parted)
+        self._agenda.ahead.discard(parted.epoch)
         known, stamp = self._epoch(parted.epoch), self._pace.stamp()
         if known.closed_at_ms is not None:
             await self._store.write(_carry, known, lambda old: evidence.recovered(stamp, old))
@@ -359,7 +365,7 @@ class Uploader:
 
     def _count_on(self, number: int) -> None:
         """Let the next log have at least that number: an old copy does not know which were used since."""
-        known = identity.load(self._store.places)
+        known = self._on_disk()
         if known is not None and (known.next_epoch_number or 0) < number:
             identity.save(self._store.places, known.model_copy(update={"next_epoch_number": number}))
 
@@ -405,7 +411,8 @@ class Uploader:
         known = self._epoch(epoch)
         end = first + len(lines)
         checkpoint = Checkpoint(known.origin, end, self._store.read(queue.root_at, epoch, end))
-        return Batch(notes.sign_checkpoint(checkpoint, self._key.seed), first, known.receipt, lines)
+        signed = notes.sign_checkpoint(checkpoint, self._who.keys[known.public_key].seed)
+        return Batch(signed, first, known.receipt, lines)
 
     async def _take(self, epoch: str, head: Head, sent: Prepared | None = None) -> None:
         """Believe a head as far as its receipt proves it, and acknowledge that much.
@@ -460,9 +467,20 @@ class Uploader:
             return
         log.info("the server's keys followed one another: %s", ", ".join(key.name for key in keys))
         self._identity = self._identity.model_copy(update={"keys": keys})
-        known = identity.load(self._store.places)
+        known = self._on_disk()
         if known is not None:
             identity.save(self._store.places, known.model_copy(update={"keys": keys}))
+
+    def _turn_to_next_key(self) -> None:
+        """Put the next device key in the place of the one before, once the server has receipted that it follows."""
+        if self._who.next_key is not None and self._store.read(rotation.is_through, self._who):
+            self._who = identity.promote_next_key(self._store.places, self._who)
+            log.info("the device key is %s now", self._who.key.fingerprint)
+
+    def _on_disk(self) -> Identity | None:
+        """Return the identity as it is written; None when it is another's by now, which is not ours to change."""
+        known = identity.load(self._store.places)
+        return known if known is not None and known.enrolled_at_ms == self._identity.enrolled_at_ms else None
 
     async def _server_is_behind(self, epoch: str) -> None:
         await self._sound(alarms.SERVER_ROLLBACK, f"the server lost entries of {epoch} that it had receipted")
@@ -483,10 +501,12 @@ class Uploader:
     def _is_ours(self, epoch: Epoch) -> bool:
         """A log begun for another server or appliance cannot be delivered here."""
         ours = epoch.origin.startswith(self._identity.origins)
-        return ours and epoch.public_key == self._key.public.hex()
+        return ours and epoch.public_key in self._who.keys
 
     def _is_due(self, epoch: Epoch) -> bool:
-        return epoch.epoch in self._agenda.refill or epoch.watermark < self._store.read(queue.to_deliver, epoch)
+        if epoch.epoch in self._agenda.refill | self._agenda.ahead:
+            return True
+        return epoch.watermark < self._store.read(queue.to_deliver, epoch)
 
     async def _back_off(self, error: RequestError) -> None:
         failure, wait = self.fail(error)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ccserver import errors
 from ccshared import canonical, entries, merkle, notes
 from ccshared.batch import Batch, Stub
-from ccshared.vocabulary import Kind
+from ccshared.vocabulary import Kind, StubReason
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def examine(log: Log, batch: Batch, stored: Sequence[bytes], witnesses: Mapping[
     new = batch.lines[len(stored) :]
     if not new:
         return None
-    lines = _read_lines(log, new)
     held = _held(log, batch, witnesses)
+    lines = _read_lines(log, new, known=held is not None)
     compact = _extend(log, lines, held)
     if merkle.root_of(compact) != checkpoint.root:
         raise errors.RootMismatchError
@@ -123,12 +123,15 @@ def _is_canonical(payload: bytes) -> bool:
     return True
 
 
-def _read_lines(log: Log, new: Sequence[bytes | Stub]) -> list[Line]:
+def _read_lines(log: Log, new: Sequence[bytes | Stub], *, known: bool) -> list[Line]:
+    """Return the new lines; `known` says that this witness has receipted the log before, and with it its genesis."""
     prev = log.last_leaf.hex() if log.last_leaf else entries.GENESIS_PREV
     lines: list[Line] = []
     for seq, sent in enumerate(new, log.size):
         if lines and lines[-1].entry and lines[-1].entry.kind == Kind.KEY_ROTATION:
             raise errors.EntryInvalidError("An entry that names a new key is the last of its log.", seq=seq)
+        if seq == 0 and isinstance(sent, Stub) and not (known and sent.why == StubReason.PRUNED):
+            raise errors.EntryInvalidError("A log begins with a genesis entry, not with a stub.", seq=0)
         line = _read_line(log, seq, sent, prev)
         lines.append(line)
         prev = line.leaf.hex()
@@ -137,8 +140,6 @@ def _read_lines(log: Log, new: Sequence[bytes | Stub]) -> list[Line]:
 
 def _read_line(log: Log, seq: int, sent: bytes | Stub, prev: str) -> Line:
     if isinstance(sent, Stub):
-        if seq == 0:
-            raise errors.EntryInvalidError("A log begins with a genesis entry, not with a stub.", seq=0)
         return Line(seq, sent.leaf, None, str(sent.why))
     try:
         entry = entries.read(sent, log.origin, seq, prev)

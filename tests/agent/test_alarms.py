@@ -63,33 +63,43 @@ def log(name: str, watermark: int = 0) -> Epoch:
     return Epoch(name, f"cc.example/log/a/{name}", "0" * 64, 1, watermark)
 
 
+def sized(*logs: Epoch) -> dict[Epoch, int]:
+    return dict.fromkeys(logs, 9)
+
+
 def head(name: str, size: int) -> Head:
     return Head(epoch=name, size=size, receipt=None)
 
 
 def test_a_server_that_has_what_it_receipted_is_not_behind() -> None:
-    seen = compare([log("1-00000001", 5), log("2-00000002")], [head("1-00000001", 5)])
+    seen = compare(sized(log("1-00000001", 5), log("2-00000002")), [head("1-00000001", 5)])
     assert (seen.behind, seen.strangers, seen.doubled, seen.next_number) == ((), (), (), 3)
 
 
 def test_a_server_that_lacks_what_it_receipted_is_behind() -> None:
     ours = [log("1-00000001", 5), log("2-00000002", 3)]
-    assert compare(ours, [head("1-00000001", 4)]).behind == ("1-00000001", "2-00000002")
+    assert compare(sized(*ours), [head("1-00000001", 4)]).behind == ("1-00000001", "2-00000002")
 
 
 def test_two_logs_of_one_number_are_two_copies_of_one_appliance() -> None:
-    seen = compare([log("2-00000002")], [head("1-00000001", 1), head("2-0000000f", 1)])
+    seen = compare(sized(log("2-00000002")), [head("1-00000001", 1), head("2-0000000f", 1)])
     assert seen.doubled == ("2-00000002", "2-0000000f")
     assert seen.strangers == ("2-0000000f",)
 
 
 def test_a_later_log_that_is_not_here_is_anothers() -> None:
-    seen = compare([log("2-00000002")], [head("2-00000002", 1), head("4-00000004", 1)])
+    seen = compare(sized(log("2-00000002")), [head("2-00000002", 1), head("4-00000004", 1)])
     assert (seen.strangers, seen.next_number) == (("4-00000004",), 5)
 
 
 def test_logs_from_before_a_reinstallation_are_nobody_elses() -> None:
     theirs = [head("1-00000001", 9), head("1-0000000f", 9), head("2-00000002", 1)]
-    seen = compare([log("3-00000003")], theirs)
+    seen = compare(sized(log("3-00000003")), theirs)
     assert (seen.strangers, seen.doubled, seen.behind) == ((), (), ())
-    assert compare([], theirs).strangers == ()
+    assert compare({}, theirs).strangers == ()
+
+
+def test_a_server_that_holds_more_than_was_made_is_ahead_but_not_of_a_log_that_ended() -> None:
+    ended = Epoch("1-00000001", "cc.example/log/a/1-00000001", "0" * 64, 1, 0, None, 5, 3)
+    theirs = [head("1-00000001", 10), head("2-00000002", 10)]
+    assert compare(sized(ended, log("2-00000002")), theirs).ahead == ("2-00000002",)

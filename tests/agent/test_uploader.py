@@ -124,7 +124,7 @@ async def test_nothing_but_a_receipt_acknowledges(bench: Bench, trick: str) -> N
 async def test_a_receipt_with_our_signature_over_another_root_is_not_believed(bench: Bench) -> None:
     await bench.add(3)
     bench.witness.tricks["append"].append("wrong-root")
-    bench.witness.device_seed = bench.uploader._key.seed
+    bench.witness.device_seed = bench.uploader._who.key.seed
     await bench.uploader.drain()
     first = bench.store.read(queue.all_epochs)[0]
     assert (first.watermark, first.closed_at_ms is None, first.carried_from) == (0, False, 0)
@@ -263,7 +263,7 @@ async def test_an_answer_does_not_end_a_wait_that_our_server_caused(bench: Bench
 
 
 async def test_a_log_of_another_appliance_is_left_alone(bench: Bench, witness: Witness) -> None:
-    stranger = identity_of(witness, bench.uploader._key.seed).model_copy(update={"appliance_id": "appliance-2"})
+    stranger = identity_of(witness, bench.uploader._who.key.seed).model_copy(update={"appliance_id": "appliance-2"})
     bench.uploader._identity = stranger
     await bench.uploader.drain()
     assert witness.calls == []

@@ -74,6 +74,8 @@ class Witness:
         self.patterns: list[dict[str, Any]] = []
         self.revoked = False
         self.poison: Callable[[bytes], bool] = lambda line: False  # which payloads are refused
+        self.witness_name = f"{SERVER}/server/witness"
+        self.checkpoints: list[str] = []  # as cosigned
         self.refuses = ""  # an incident
         self.names_poison = True  # whether a refusal says which entry it is for
         self.keys: list[dict[str, str]] | None = None  # other than the two it began with
@@ -106,7 +108,8 @@ class Witness:
         return {"epoch": epoch, "size": len(log.lines), "receipt": log.receipt}
 
     def cosign(self, checkpoint: str) -> str:
-        return notes.cosign(checkpoint, f"{SERVER}/server/witness", self.witness_seed, int(time.time()))
+        self.checkpoints.append(checkpoint)
+        return notes.cosign(checkpoint, self.witness_name, self.witness_seed, int(time.time()))
 
 
 def problem(status: int, code: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:

@@ -170,6 +170,25 @@ async def test_a_restored_database_cosigns_nothing_below_what_the_device_holds(d
     assert device.receipt(await device.send(device.batch(3, 5, held))).checkpoint.size == 5
 
 
+async def test_a_log_whose_beginning_is_pruned_is_filled_up_again_by_its_own_receipt(device: Device) -> None:
+    for _ in range(4):
+        device.seal()
+    held = (await device.send(device.batch(0))).json()["receipt"]
+    admin = await asyncpg.connect(device.server.urls.admin)
+    await admin.execute("SET session_replication_role = replica")
+    await admin.execute("DELETE FROM evidence_bundles")
+    await admin.execute("DELETE FROM evidence_logs")
+    await admin.close()
+    whole = device.batch(0)
+    pruned = [batch.Stub(leaf, StubReason.PRUNED) for leaf in device.leaves(2)]
+    lines = [*pruned, *device.payloads[2:]]
+    assert code_of(await device.send(batch.Batch(whole.checkpoint, 0, None, lines))) == (422, "entry-invalid")
+    lost = [batch.Stub(device.leaves()[0], StubReason.LOST), *lines[1:]]
+    assert code_of(await device.send(batch.Batch(whole.checkpoint, 0, held, lost))) == (422, "entry-invalid")
+    answer = await device.send(batch.Batch(whole.checkpoint, 0, held, lines))
+    assert device.receipt(answer).checkpoint.size == 4
+
+
 async def test_a_restored_database_refuses_another_history_than_the_held_one(device: Device) -> None:
     for _ in range(4):
         device.seal()
