@@ -25,6 +25,7 @@ PLATFORM = "platform"
 _ID = re.compile(r"[0-9a-z-]{1,64}")
 _ACQUIRE_SECONDS = 5.0
 _COMMAND_SECONDS = 30.0
+_BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # Nothing of the request's doing: the database is away, full or starting.
 _AWAY = (
     OSError,
@@ -111,6 +112,13 @@ class Database:
     async def site(self, partner_id: str, site_id: str) -> AsyncIterator[SiteScope]:
         """Open a site's scope; a site of another partner shows nothing."""
         async with self._transaction(_begin(partner_id=partner_id, site_id=site_id)) as conn:
+            yield SiteScope(conn, partner_id, site_id)
+
+    @asynccontextmanager
+    async def snapshot(self, partner_id: str, site_id: str) -> AsyncIterator[SiteScope]:
+        """Open a site's scope that only reads, and sees one moment however long it lasts."""
+        begin = _begin(partner_id=partner_id, site_id=site_id).replace("BEGIN", _BEGIN_SNAPSHOT, 1)
+        async with self._transaction(begin) as conn:
             yield SiteScope(conn, partner_id, site_id)
 
     @asynccontextmanager

@@ -74,6 +74,22 @@ async def newest(scope: PartnerScope | PlatformScope, partner_id: str, page: Pag
     return [AuditEntry(**row) for row in rows]
 
 
+async def head_at(scope: SiteScope | PartnerScope, until: datetime | None) -> tuple[int, bytes]:
+    """Return how long the partner's chain is and its last entry's hash; as it was before `until`, if that is set."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT seq, hash
+        FROM audit_log
+        WHERE partner_id = $1 AND ($2::timestamptz IS NULL OR at < $2)
+        ORDER BY seq DESC
+        LIMIT 1
+        """,
+        scope.partner_id,
+        until,
+    )
+    return (row["seq"] + 1, row["hash"]) if row else (0, bytes(32))
+
+
 async def heads(scope: PlatformScope, partner_id: str | None) -> list[Head]:
     """Return every chain's head, or one partner's, as one snapshot; entries without a head get an empty one."""
     rows = await scope.conn.fetch(

@@ -1,6 +1,7 @@
 """Equivocations: what an appliance signed for a place of its log where another entry is stored."""
 
-from ccserver.scope import ApplianceScope
+from ccserver.packing import Equivocation
+from ccserver.scope import ApplianceScope, SiteScope
 from ccserver.witness import ForkError
 
 
@@ -22,3 +23,20 @@ async def insert(scope: ApplianceScope, log_id: int, fork: ForkError) -> None:
         fork.payload,
         fork.checkpoint,
     )
+
+
+async def of_log(scope: SiteScope, log_id: int) -> list[Equivocation]:
+    """Return a log's forks, at most 16, in order of their places."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT seq, leaf, payload, checkpoint
+        FROM equivocations
+        WHERE site_id = $1 AND partner_id = $2 AND log_id = $3
+        ORDER BY seq, leaf
+        LIMIT 1000
+        """,
+        scope.site_id,
+        scope.partner_id,
+        log_id,
+    )
+    return [Equivocation(**row) for row in rows]
