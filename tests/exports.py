@@ -249,13 +249,22 @@ def put_together(site: Site, members: Contents, change: Callable[[dict[str, Any]
     pack = Pack(out.append)
     for name in sorted(members):
         pack.add(name, members[name])
-    metas = [canonical.read(members[name], 2**24) for name in members if name[-5:] == ".json" and name[:5] == "logs/"]
-    pack.logs, pack.entries = len(metas), sum(meta["size"] for meta in metas)
+    sizes = [_size(data) for name, data in members.items() if name.startswith("logs/") and name.endswith(".json")]
+    pack.logs, pack.entries = len(sizes), sum(sizes)
     pack.payloads = sum(data.count(b'"salt"') for name, data in members.items() if name.endswith(".ndjson"))
     about = {"site": "clinic", "partner": "acme", "server": SERVER, "from": site.since, "to": site.until}
     change(about)
     pack.finish(about, lambda value: site.keys.envelope(PayloadType.EXPORT, value))
     return b"".join(out)
+
+
+def _size(meta: bytes) -> int:
+    """Return the size that a log's .json says, 0 when it is spoilt."""
+    try:
+        size = canonical.read(meta, 2**24).get("size")
+    except canonical.NotCanonicalError:
+        return 0
+    return size if type(size) is int else 0
 
 
 def verified(site: Site, data: bytes, receipts: list[str] | None = None) -> verify.Report:

@@ -1127,7 +1127,9 @@ def _take_head(export: Export, log: Log, value: dict[str, Any]) -> None:
     else:
         text = "no receipt covers this log"
         export.report.add("incomplete", "no_receipt", text, log.origin)
-    if log.receipt is None and value["checkpoint"] is not None:
+    if log.receipt is not None and value["checkpoint"] is not None:
+        raise BrokenError(f"{log.name} has another shape")
+    if value["checkpoint"] is not None:
         export.want(_of_log(read_note(value["checkpoint"], log.key, 1), log), "its checkpoint")
     if type(value["equivocations"]) is not list:
         raise BrokenError(f"{log.name} has another shape")

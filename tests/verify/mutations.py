@@ -1,7 +1,7 @@
 """Exports spoilt from a seed: every class of byte flipped, dropped, doubled, swapped, cut, replayed or substituted.
 
 Half are spoilt as a file on its way could be; the other half are packed again with a fitting manifest that the server
-signs, as its own owner could do. What such an owner may say freely (README, audit head, the verifier's own text) is left.
+signs, as its own owner could do. What the owner may say freely (README, audit head, the verifier) is left.
 """
 
 import json
@@ -15,6 +15,17 @@ from tests import exports
 from tests.exports import Contents, Epoch, Site
 
 _PARTS = ".ndjson"
+
+
+def rich_site() -> Site:
+    """Return a plain site that has rotations, a carried entry and rotated server keys among two epochs of two boxes."""
+    return next(made for made in (exports.honest(seed, plain=True) for seed in range(1000)) if _is_rich(made))
+
+
+def _is_rich(site: Site) -> bool:
+    text = b"".join(payload for epoch in site.epochs for payload in epoch.payloads)
+    rich = b'"kind":"key_rotation"' in text and b'"kind":"recovered"' in text
+    return rich and len(site.epochs) == 4 and len(site.keys.signing) == 4 and site.since is site.until is None
 
 
 def accepted(site: Site, seed: int) -> str | None:
@@ -128,7 +139,7 @@ def changed_member(rng: random.Random, members: Contents) -> Contents:
     at = rng.randrange(len(lines))
     value = canonical.read(lines[at], 2**20)
     key = rng.choice(list(value))
-    value[key] = rng.choice([value["at"] + 1, "0" * 64, "0" * 32, {}, "gap", "unsync", 0, 1, True])
+    value[key] = rng.choice([value.get("at", 0) + 1, "0" * 64, "0" * 32, {}, "gap", "unsync", 0, 1, True])
     lines[at] = canonical.write(value, 2**20)
     return members | {name: b"\n".join(lines) + b"\n"}
 

@@ -28,13 +28,7 @@ VERIFY = str(Path(verify.__file__))
 @pytest.fixture(scope="module")
 def site() -> Site:
     """A plain site with two epochs of two appliances, a rotation and a carried entry among them."""
-    return next(made for made in map(lambda seed: exports.honest(seed, plain=True), range(1000)) if _is_rich(made))
-
-
-def _is_rich(site: Site) -> bool:
-    kinds = b"".join(payload for epoch in site.epochs for payload in epoch.payloads)
-    rich = b'"kind":"key_rotation"' in kinds and b'"kind":"recovered"' in kinds
-    return rich and len(site.epochs) == 4 and len(site.keys.signing) == 4 and site.since is site.until is None
+    return mutations.rich_site()
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -55,7 +49,9 @@ def test_five_hundred_mutations_are_refused(site: Site) -> None:
 def test_the_first_bad_sequence_is_named(site: Site, place: int) -> None:
     epoch = max(site.epochs, key=lambda one: len(one.payloads))
     seq = place % len(epoch.payloads)
-    changed = mutations.with_payload(site, epoch, seq, lambda text: text.replace(b'"clock":"sync"', b'"clock":"unsync"'))
+    changed = mutations.with_payload(
+        site, epoch, seq, lambda text: text.replace(b'"clock":"sync"', b'"clock":"unsync"')
+    )
     (first, *_) = exports.verified(site, changed).findings
     assert (first["sort"], first["log"], first["seq"]) == ("broken", epoch.origin, seq)
 
@@ -64,7 +60,7 @@ def test_a_receipt_that_the_auditor_kept_cannot_be_undone(site: Site) -> None:
     kept = site.receipts()
     epoch = next(one for one in site.epochs if len(one.payloads) > 2)
     shorter = exports.Epoch(epoch.appliance, epoch.name, epoch.seed, epoch.payloads[:-1])
-    other = Site(site.rng, site.keys, [shorter])
+    other = Site(site.rng, site.keys, [shorter], at=site.at)
     other.cosign(shorter)
     assert exports.verified(other, exports.packed(other), []).verdict == verify.INTACT
     assert exports.verified(other, exports.packed(other), kept[:1]).verdict != verify.INTACT
@@ -134,7 +130,7 @@ def test_a_spoilt_file_is_refused_and_never_a_traceback(site: Site, name: str, t
 
 def pythons() -> list[str]:
     """Python 3.9 where it is, and the one that runs this; with CI=1 a missing 3.9 is red."""
-    found = sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9")) + [Path("/usr/bin/python3.9")]
+    found = [*sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9")), Path("/usr/bin/python3.9")]
     there = [str(path) for path in found if path.exists()]
     return [*there[:1], sys.executable]
 
@@ -144,7 +140,9 @@ def test_it_runs_alone_and_agrees_on_every_vector(python: str, tmp_path: Path) -
     (tmp_path / "verify.py").write_bytes(Path(VERIFY).read_bytes())
     script = Path(__file__).with_name("vectors_alone.py").read_text(encoding="utf-8")
     text = json.dumps(VECTORS)
-    done = subprocess.run([python, "-I", "-c", script, str(tmp_path)], input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, "-I", "-c", script, str(tmp_path)], input=text, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split()[-1] == "agreed"
 

@@ -1,11 +1,10 @@
 """Runs in an empty Python: holds the verifier, alone, to the vectors of the evidence log (JSON on standard input)."""
 
-import base64
 import json
 import sys
 
 sys.path.insert(0, sys.argv[1])
-import verify  # type: ignore[import-not-found]  # noqa: E402  from the folder just named
+import verify  # type: ignore[import-not-found]
 
 vectors = json.load(sys.stdin)
 failed = []
@@ -17,7 +16,7 @@ def check(name, good):  # type: ignore[no-untyped-def]
 
 
 def text_of(case):  # type: ignore[no-untyped-def]
-    if "text" in case:
+    if case.get("text") is not None:
         return case["text"].encode("utf-8", "surrogatepass")
     head, one, two, tail, count = case["repeat"]
     return (head + one * count + two * count + tail).encode()
