@@ -1,5 +1,6 @@
 """The whole server on one page: routes, middleware, and what lives as long as the process."""
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from ccserver import auth, context, health, keys
+from ccserver import auth, context, health, keys, sweeps
 from ccserver.config import Config
 from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
 from ccserver.http import Caller, Endpoint, RequestLog, problem, request_id
@@ -35,7 +36,7 @@ from ccserver.routes.api import (
 )
 from ccserver.routes.api import health as health_routes
 from ccserver.routes.api import incidents as incident_routes
-from ccserver.scope import open_pool
+from ccserver.scope import Database, open_pool
 
 _log = logging.getLogger("ccserver")
 # The route table: every route there is, with who may call it.
@@ -75,7 +76,8 @@ def make(config: Config, database_url: str) -> Starlette:
         try:
             await health.check_database(database)
             gc.freeze()
-            yield {"context": context.make(database, server_keys, config)}
+            async with _sweeping(config, database):
+                yield {"context": context.make(database, server_keys, config)}
         finally:
             await database.close()
 
@@ -85,6 +87,20 @@ def make(config: Config, database_url: str) -> Starlette:
         exception_handlers={CentralCommandError: _on_error, HTTPException: _on_http, Exception: _on_bug},
         lifespan=lifespan,
     )
+
+
+@contextlib.asynccontextmanager
+async def _sweeping(config: Config, database: Database) -> AsyncIterator[None]:
+    """Sweep in the background until the block ends, unless that is turned off."""
+    if not config.sweep_s:
+        yield
+        return
+    task = asyncio.create_task(sweeps.keep_sweeping(database, config.keep, config.sweep_s, lambda _: None))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def routes() -> list[BaseRoute]:

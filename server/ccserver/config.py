@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
+from ccserver import retention
 from ccserver.errors import BadConfigError
+from ccserver.retention import Terms
 
 _DATABASE = (
     "DATABASE_URL",
@@ -23,6 +25,8 @@ _OWN = (
     "CCSERVER_NAME",
     "CCSERVER_LISTEN",
     "CCSERVER_PUBLIC_URL",
+    "CCSERVER_SWEEP_SECONDS",
+    *(f"CCSERVER_KEEP_{name.upper()}_DAYS" for name in retention.NAMES),
 )
 _LISTEN = re.compile(r"(?:\[([0-9a-f:]+)\]|([0-9A-Za-z.-]+)):([0-9]{1,5})")
 
@@ -42,6 +46,8 @@ class Config:
     host: str
     port: int
     public_url: str
+    keep: Terms
+    sweep_s: int
 
     @property
     def secure(self) -> bool:
@@ -72,6 +78,8 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         host=host,
         port=port,
         public_url=_public_url(values.get("CCSERVER_PUBLIC_URL") or f"http://{_bracketed(host)}:{port}"),
+        keep=_terms(values),
+        sweep_s=_integer(values, "CCSERVER_SWEEP_SECONDS", 60, 0),
     )
 
 
@@ -104,6 +112,17 @@ def _integer(values: Mapping[str, str], name: str, default: int, least: int) -> 
     if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < least:
         raise BadConfigError(f"{name}={text!r}: a whole number from {least} to 9999 is needed.")
     return int(text)
+
+
+def _terms(values: Mapping[str, str]) -> Terms:
+    default = Terms()
+    days = {
+        name: _integer(
+            values, f"CCSERVER_KEEP_{name.upper()}_DAYS", getattr(default, name), getattr(retention.LEAST, name)
+        )
+        for name in retention.NAMES
+    }
+    return Terms(**days)
 
 
 def _listen(text: str) -> tuple[str, int]:
