@@ -20,7 +20,7 @@ from tests.databases import Server, asked, short_place
 from tests.devices import Device, Running
 
 TEMPLATE = "cc_template"
-QUIET = {"CCSERVER_SWEEP_SECONDS": "0"}  # nothing happens by itself while a test looks
+QUIET = {"CCSERVER_SWEEP_SECONDS": "0", "CCSERVER_METRICS_LISTEN": ""}  # nothing happens by itself while a test looks
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """Sweeps: what time alone changes, in bounded chunks over all tenants.
 
 Each chunk is a transaction of its own in platform scope that first tries the sweep's lock, so two processes never do
-the same work, and what one leaves undone the next run carries on. A sweep that fails is counted and logged; it ends neither
-the server nor the other sweeps.
+the same work, and what one leaves undone the next run carries on. A sweep that fails is counted and logged; it ends
+neither the server nor the other sweeps.
 """
 
 import asyncio
