@@ -42,6 +42,18 @@ class SealBrokenError(CentralCommandError):
     """A sealed secret does not open: the key file is another one, or the row was changed or moved."""
 
 
+class SweepWithoutScopeError(CentralCommandError):
+    """A sweep ran outside platform scope, where row security shows it nothing: nothing was swept."""
+
+
+class SweepMiscountError(CentralCommandError):
+    """A sweep changed another number of rows than it chose: nothing of this chunk was kept."""
+
+
+class SweepHeldBackError(CentralCommandError):
+    """Nothing was let go: no appliance confirms within a day what the database's clock says."""
+
+
 class NotFoundError(CentralCommandError):
     """There is no such thing here."""
 

@@ -163,7 +163,7 @@ def reply_json(value: Any, status: int = 200) -> Response:
 
 def problem(request: Request, error: errors.CentralCommandError) -> Response:
     """Return an error as a problem document (RFC 9457)."""
-    status, code = next((_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS), (500, "internal"))
+    status, code = _known(error)
     if status >= 500:
         _log.error("request_id=%s %s: %s", request_id(request), code, error, exc_info=error)
     body = {
@@ -176,6 +176,15 @@ def problem(request: Request, error: errors.CentralCommandError) -> Response:
     }
     headers = {"Retry-After": str(error.members.get("retry_after_s", 30))} if status in (429, 503) else {}
     return Response(orjson.dumps(body), status, media_type="application/problem+json", headers=headers)
+
+
+def code_of(error: errors.CentralCommandError) -> str:
+    """Return the stable end of the type of an error's problem document."""
+    return _known(error)[1]
+
+
+def _known(error: errors.CentralCommandError) -> tuple[int, str]:
+    return next((_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS), (500, "internal"))
 
 
 def request_id(request: Request) -> str:
