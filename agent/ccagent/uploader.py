@@ -554,7 +554,7 @@ class Uploader:
         while (now := self._pace.boottime()) < until and not self.try_now.is_set():
             if probe is not None and await self._is_back(probe, now):
                 return True
-            await _event(self.try_now, min(self._pace.step_s, until - now))
+            await _event(self.try_now, max(min(self._pace.step_s, until - now), 0.001))
         return False
 
     def _probe(self, *, silent: bool) -> _Probe:
