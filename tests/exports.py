@@ -218,7 +218,8 @@ def _pack_log(site: Site, pack: Pack, epoch: Epoch, sample: int) -> list[bytes]:
     packed_log = LogPack(pack, Shown(log, epoch.receipt, first, end, tuple(epoch.forks)), sample)
     for seq, payload in enumerate(epoch.payloads):
         why = epoch.missing.get(seq)
-        packed_log.line(leaves[seq], None if why else payload, why)
+        if packed_log.line(leaves[seq], None if why else payload, why):
+            packed_log.flush()
     packed_log.flush()
     return packed_log.proofs()
 

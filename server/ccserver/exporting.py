@@ -74,7 +74,7 @@ async def write_site(db: Database, keys: ServerKeys, asked: Asked, write: Write)
         size, head = await audit_log.head_at(scope, asked.until)
         audit: dict[str, Any] = {"partner": asked.partner_id, "size": size, "hash": head.hex()}
         pack.add("audit.json", canonical.write(audit))
-        pack.add("keys.json", _keys(keys))
+        pack.add("keys.json", keys_of(keys))
         proofs: list[bytes] = []
         for log in await evidence_logs.all_of_site(scope):
             proofs += await _write_log(scope, keys, asked, pack, log)
@@ -85,7 +85,8 @@ async def write_site(db: Database, keys: ServerKeys, asked: Asked, write: Write)
     return pack
 
 
-def _keys(keys: ServerKeys) -> bytes:
+def keys_of(keys: ServerKeys) -> bytes:
+    """Return the server's public keys and how each followed, as JSON in the one spelling."""
     public = [key.model_dump(mode="json") for key in keys.public]
     return plain({"keys": public, "statements": list(keys.statements)})
 

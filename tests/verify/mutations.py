@@ -170,7 +170,7 @@ def moved_log(rng: random.Random, members: Contents) -> Contents:
 def other_keys(rng: random.Random, members: Contents) -> Contents:
     """Name other keys, drop them, or reorder the statements."""
     value: dict[str, Any] = json.loads(members["keys.json"])
-    match rng.randrange(3):
+    match rng.randrange(3) if value["statements"] else 2:
         case 0:
             rng.choice(value["keys"])["public_key"] = ed25519.public_key(rng.randbytes(32)).hex()
         case 1:

@@ -41,16 +41,16 @@ def export(site_id: str, since: datetime | None, until: datetime | None, sample:
         partner_id = await owner_of(db, site_id)
         with files.replaced(output) as file:
             found = replace(asked, partner_id=partner_id)
-            return await exporting.write_site(
-                db, keys.load(current().key_file), found, _both(digest.update, file.write)
-            )
+            return await exporting.write_site(db, keys.load(current().key_file), found, both(digest.update, file.write))
 
     pack: Pack = with_database(act)
     said = f"{pack.logs} logs, {pack.entries} entries, {pack.payloads} payloads; SHA-256 {digest.hexdigest()}"
     click.echo(said, file=sys.stderr)
 
 
-def _both(one: Write, other: Write) -> Callable[[bytes], None]:
+def both(one: Write, other: Write) -> Callable[[bytes], None]:
+    """Return what writes to both."""
+
     def write(data: bytes) -> None:
         one(data)
         other(data)
