@@ -108,6 +108,13 @@ def verified(places: Places, store: Store) -> dict[str, Any]:
     return {"whole": all(log.trouble is None for log in logs), "logs": [dataclasses.asdict(log) for log in logs]}
 
 
+def newest_receipt(store: Store) -> dict[str, Any]:
+    """Return the receipt of the newest log that has one, as it was signed; None while nothing is receipted."""
+    receipted = [log for log in store.read(queue.all_epochs) if log.receipt is not None]
+    newest = receipted[-1] if receipted else None
+    return {"origin": newest.origin if newest else None, "receipt": newest.receipt if newest else None}
+
+
 def open_incidents(store: Store) -> dict[str, Any]:
     """Return the open incidents, oldest first, at most 200, and how many there are."""
     open_ = store.read(incidents.open_rows)
@@ -115,7 +122,7 @@ def open_incidents(store: Store) -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals | None) -> dict[str, Any]:
-    """Return the answer to a question: status, queue, incidents or verify."""
+    """Return the answer to a question: status, queue, incidents, verify, receipt or store."""
     match request.get("ask"):
         case "status":
             return status(places, store, vitals)
@@ -125,10 +132,12 @@ def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals
             return open_incidents(store)
         case "verify":
             return verified(places, store)
+        case "receipt":
+            return newest_receipt(store)
         case "store":
             return {"sqlite": store.read(lambda tx: tx.execute("SELECT sqlite_version()").fetchone()[0])}
         case other:
-            return {"error": f"{str(other)[:40]!r} is no question: ask for status, queue, incidents or verify"}
+            return {"error": f"{str(other)[:40]!r} is no question: ask for status, queue, incidents, verify or receipt"}
 
 
 def _who(places: Places) -> dict[str, Any]:
