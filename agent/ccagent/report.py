@@ -1,6 +1,7 @@
 """What the agent says of itself, from its files and its store; the running agent adds what only it knows."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,21 +124,19 @@ def open_incidents(store: Store) -> dict[str, Any]:
 
 def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals | None) -> dict[str, Any]:
     """Return the answer to a question: status, queue, incidents, verify, receipt or store."""
-    match request.get("ask"):
-        case "status":
-            return status(places, store, vitals)
-        case "queue":
-            return queued(store)
-        case "incidents":
-            return open_incidents(store)
-        case "verify":
-            return verified(places, store)
-        case "receipt":
-            return newest_receipt(store)
-        case "store":
-            return {"sqlite": store.read(lambda tx: tx.execute("SELECT sqlite_version()").fetchone()[0])}
-        case other:
-            return {"error": f"{str(other)[:40]!r} is no question: ask for status, queue, incidents, verify or receipt"}
+    asked = request.get("ask")
+    answers: dict[Any, Callable[[], dict[str, Any]]] = {
+        "status": lambda: status(places, store, vitals),
+        "queue": lambda: queued(store),
+        "incidents": lambda: open_incidents(store),
+        "verify": lambda: verified(places, store),
+        "receipt": lambda: newest_receipt(store),
+        "store": lambda: {"sqlite": store.read(lambda tx: tx.execute("SELECT sqlite_version()").fetchone()[0])},
+    }
+    if type(asked) is not str or asked not in answers:
+        named = "status, queue, incidents, verify or receipt"
+        return {"error": f"{str(asked)[:40]!r} is no question: ask for {named}"}
+    return answers[asked]()
 
 
 def _who(places: Places) -> dict[str, Any]:

@@ -771,6 +771,10 @@ def read_log(name: str, data: bytes, server: str) -> tuple[Log, dict[str, Any]]:
     return Log(name, value["origin"], match[2], int(match[4]), key, size, first, end, receipt), value
 
 
+def _is_stub(value: dict[str, Any], leaf: str) -> bool:
+    return len(value) == 2 and _HEX64.fullmatch(leaf) is not None
+
+
 class Reader:
     """Reads the entries of a log in order; what it learns goes into the log and the report."""
 
@@ -803,8 +807,7 @@ class Reader:
     def _stub(self, seq: int, line: bytes) -> bytes:
         value = read_canonical(line)
         leaf, why = value.get("leaf"), value.get("why")
-        whole = set(value) == {"leaf", "why"} and type(leaf) is str and _HEX64.fullmatch(leaf)
-        if not whole or type(why) is not str or why not in _REASONS:
+        if type(leaf) is not str or type(why) is not str or why not in _REASONS or not _is_stub(value, leaf):
             raise BrokenError("a bare leaf of another form", seq)
         log = self.log
         if why == "out_of_range" and log.first <= seq < log.end:
