@@ -383,8 +383,8 @@ def is_cosigned(note: Note, key: bytes) -> bool:
     return named and ed25519_verify(key, message, note.cosignature)
 
 
-def open_envelope(value: Any, expected: str, keys: list[bytes]) -> dict[str, Any] | None:
-    """Return what a DSSE envelope for this purpose holds, when one of the keys signed it; else None."""
+def open_envelope(value: Any, expected: str, keys: dict[str, bytes]) -> dict[str, Any] | None:
+    """Return what a DSSE envelope for this purpose holds, when the key that it names signed it; else None."""
     try:
         (signed,) = value["signatures"]
         payload, signature = unb64(value["payload"]), unb64(signed["sig"])
@@ -393,7 +393,7 @@ def open_envelope(value: Any, expected: str, keys: list[bytes]) -> dict[str, Any
         if value["payloadType"] != expected:
             return None
         message = b"DSSEv1 %d %b %d %b" % (len(expected), expected.encode(), len(payload), payload)
-        if any(ed25519_verify(key, message, signature) for key in keys):
+        if ed25519_verify(keys[signed["keyid"]], message, signature):
             return read_canonical(payload)
     except (KeyError, TypeError, ValueError, BrokenError):
         return None
@@ -455,11 +455,13 @@ class ServerKeys:
     vouched: set[tuple[str, str]]
     strange: int = 0
 
-    def orders(self, only_vouched: bool) -> list[bytes]:
-        """Return the order keys."""
-        return [
-            key for each, key in self.all.items() if each[0] == "order" and (each in self.vouched or not only_vouched)
-        ]
+    def orders(self, only_vouched: bool) -> dict[str, bytes]:
+        """Return the order keys by their names."""
+        return {
+            each[1]: key
+            for each, key in self.all.items()
+            if each[0] == "order" and (each in self.vouched or not only_vouched)
+        }
 
 
 def read_keys(value: dict[str, Any], server: str, trust: Trust) -> ServerKeys:
