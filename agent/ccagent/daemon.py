@@ -19,6 +19,7 @@ from ccagent import (
     enrolment,
     identity,
     line,
+    metrics,
     mirror,
     opening,
     patrol,
@@ -57,6 +58,7 @@ STOP_S = 3.0
 CHECKIN_S = (5.0, 3600.0)
 MIRROR_S = 60.0
 KEEP_S = 60.0
+METRICS_S = 60.0
 PRUNE_S = 3600.0
 PRUNE_BLOCKS = 16  # of 256 rows, an hour: far more than an hour makes
 
@@ -117,6 +119,7 @@ async def run(config: Config, places: Places) -> None:
                     "network": partial(_network, agent),
                     "keep": partial(_keep, agent),
                     "line": partial(_line, agent),
+                    "metrics": partial(_metrics, agent),
                 }
                 await _together(stop.wait(), loops)
     log.info("stopped")
@@ -268,6 +271,21 @@ async def _keep(agent: Agent) -> None:
             prune_at = clock.boottime() + PRUNE_S
             await prune(agent)
         await asyncio.sleep(KEEP_S)
+
+
+async def _metrics(agent: Agent) -> None:
+    """Keep the file that a collector reads, where the settings name one; a folder that refuses stops nothing else."""
+    path, refused = agent.config.agent.metrics_file, ""
+    while path is not None:
+        try:
+            metrics.write(path, report.measured(agent.places, agent.store, agent.vitals))
+            refused = ""
+        except OSError as error:
+            if str(error) != refused:
+                log.warning("the metrics file is not written: %s", error)
+            refused = str(error)
+        await asyncio.sleep(METRICS_S)
+    await asyncio.Event().wait()
 
 
 async def _network(agent: Agent) -> None:
