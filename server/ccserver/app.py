@@ -13,12 +13,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, compile_path
 
 from ccserver import auth, context, health, limiting, scrape, sweeps
 from ccserver.config import Config
 from ccserver.context import Context
-from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
+from ccserver.errors import (
+    BadBodyError,
+    CentralCommandError,
+    MethodNotAllowedError,
+    NotFoundError,
+    NotSignedInError,
+)
 from ccserver.http import Caller, Endpoint, RequestLog, code_of, problem, request_id
 from ccserver.keys import KeyFile
 from ccserver.pages import account, dashboard, session, welcome
@@ -27,12 +33,17 @@ from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.api import (
     api_keys,
     appliances,
+    audit,
     checks,
     codes,
     evidence,
     openapi,
+    orders,
     partners,
+    rules,
+    runbooks,
     sessions,
+    settings,
     sites,
     users,
     waivers,
@@ -65,6 +76,11 @@ ENDPOINTS: list[Endpoint] = [
     *checks.ENDPOINTS,
     *waivers.ENDPOINTS,
     *evidence.ENDPOINTS,
+    *orders.ENDPOINTS,
+    *rules.ENDPOINTS,
+    *runbooks.ENDPOINTS,
+    *settings.ENDPOINTS,
+    *audit.ENDPOINTS,
 ]
 ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 
@@ -153,10 +169,20 @@ async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  as registered
     if error.status_code == 404:
         return problem(request, NotFoundError())
+    if error.status_code == 405:
+        answer = problem(request, MethodNotAllowedError())
+        answer.headers["Allow"] = ", ".join(_methods(request.url.path))
+        return answer
     answer = problem(request, BadBodyError(error.detail))
     answer.status_code = error.status_code
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _methods(path: str) -> list[str]:
+    """Return which methods an address takes; whatever answers GET answers HEAD."""
+    found = {row.method for row in ENDPOINTS if compile_path(row.path)[0].fullmatch(path)}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

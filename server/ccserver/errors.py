@@ -62,6 +62,22 @@ class AlreadyExistsError(CentralCommandError):
     """There is one of that name already."""
 
 
+class NotPendingError(CentralCommandError):
+    """The order does not wait any more: an appliance took it, or it ended."""
+
+
+class LastOwnerError(CentralCommandError):
+    """This is the partner's last owner: make another one first."""
+
+
+class SettingUnknownError(CentralCommandError):
+    """There is no such setting."""
+
+
+class MethodNotAllowedError(CentralCommandError):
+    """This address does not take this method: Allow says which it takes."""
+
+
 class BadQueryError(CentralCommandError):
     """A part of the query string is not what this call takes."""
 
