@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,8 +15,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from ccserver import auth, context, health, keys
 from ccserver.config import Config
 from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
-from ccserver.http import Caller, Endpoint, RequestLog, problem, request_id
-from ccserver.pages import account, dashboard, session, welcome
+from ccserver.http import Caller, Endpoint, RequestLog, note, problem, wants_page
+from ccserver.pages import account, dashboard, session, trouble, welcome
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.api import (
@@ -37,7 +36,6 @@ from ccserver.routes.api import health as health_routes
 from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
 
-_log = logging.getLogger("ccserver")
 # The route table: every route there is, with who may call it.
 ENDPOINTS: list[Endpoint] = [
     *enrolment.ENDPOINTS,
@@ -81,8 +79,8 @@ def make(config: Config, database_url: str) -> Starlette:
 
     return Starlette(
         routes=[*routes(), Mount("/static", session.STATIC)],
-        middleware=[Middleware(RequestLog)],
-        exception_handlers={CentralCommandError: _on_error, HTTPException: _on_http, Exception: _on_bug},
+        middleware=[Middleware(RequestLog, on_bug=_on_bug)],
+        exception_handlers={CentralCommandError: _on_error, HTTPException: _on_http},
         lifespan=lifespan,
     )
 
@@ -94,10 +92,13 @@ def routes() -> list[BaseRoute]:
 
 def _guarded(row: Endpoint) -> Any:
     async def endpoint(request: Request) -> Response:
+        request.scope["cc.route"] = row.path
         if row.caller is Caller.DEVICE:
             request.state.device = auth.device(request)
+            request.scope["cc.caller"] = "appliance"
         elif row.caller is not Caller.ANYONE:
             request.state.principal = await auth.principal(request, row.caller)
+            request.scope["cc.caller"] = "person" if request.state.principal.user else "key"
         if row.method != "GET" and not row.path.startswith("/agent/"):
             auth.check_origin(request)
         return await row.handler(request)
@@ -109,19 +110,26 @@ async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CentralCommandError)  # noqa: S101  as registered
     if isinstance(error, NotSignedInError) and not request.url.path.startswith(("/agent/", "/api/")):
         return RedirectResponse("/login", 303)
-    return problem(request, error)
+    note(request, error)
+    return _answer(request, error)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  as registered
     if error.status_code == 404:
-        return problem(request, NotFoundError())
-    answer = problem(request, BadBodyError(error.detail))
-    answer.status_code = error.status_code
+        return _answer(request, NotFoundError())
+    answer = _answer(request, BadBodyError(error.detail), error.status_code)
     answer.headers.update(error.headers or {})
     return answer
 
 
-async def _on_bug(request: Request, error: Exception) -> Response:
-    _log.error("request_id=%s not foreseen: %r", request_id(request), error)
-    return problem(request, CentralCommandError("The server could not do this; the log has the reason under this id."))
+def _on_bug(request: Request) -> Response:
+    text = "The server could not do this; the log has the reason under this id."
+    return _answer(request, CentralCommandError(text))
+
+
+def _answer(request: Request, error: CentralCommandError, status: int | None = None) -> Response:
+    """Return a page for a browser that asks for one, a problem document for everybody else."""
+    answer = trouble.page(request, error, status) if wants_page(request) else problem(request, error)
+    answer.status_code = status or answer.status_code
+    return answer
