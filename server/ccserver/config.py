@@ -28,6 +28,7 @@ _OWN = (
     "CCSERVER_LOG_FORMAT",
 )
 SETTINGS = _DATABASE + _OWN
+DEFAULT_NAME = "central-command.local"
 _LISTEN = re.compile(r"(?:\[([0-9a-f:]+)\]|([0-9A-Za-z.-]+)):([0-9]{1,5})")
 
 
@@ -73,7 +74,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         pool_max=_integer(values, "DATABASE_POOL_MAX", max(10, pool_min), pool_min),
         data_dir=data_dir,
         key_file=Path(values.get("CCSERVER_KEY_FILE") or data_dir / "server-keys.json"),
-        server_name=_server_name(values.get("CCSERVER_NAME") or "central-command.local"),
+        server_name=_server_name(values.get("CCSERVER_NAME") or DEFAULT_NAME),
         host=host,
         port=port,
         public_url=_public_url(values.get("CCSERVER_PUBLIC_URL") or f"http://{_bracketed(host)}:{port}"),

@@ -54,9 +54,7 @@ async def served(database: Urls, db: Database, settings: config.Config, tmp_path
     env = {name: value for name, value in os.environ.items() if not name.startswith(("CCSERVER_", "DATABASE_"))}
     env |= {"DATABASE_URL": database.server, "CCSERVER_DATA_DIR": str(settings.data_dir)}
     env |= {"CCSERVER_LISTEN": f"127.0.0.1:{port}", "CCSERVER_NAME": "cc.example"}
-    with log.open("wb") as to:
-        command = [sys.executable, "-c", "from ccserver.cli import main; main()", "serve"]
-        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=to, stderr=to)
+    process = start(env, log)
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         running = Running(url, client, db, keys.load(settings.key_file), database)
         await running.add_site("acme", "acme-clinic")
@@ -65,6 +63,12 @@ async def served(database: Urls, db: Database, settings: config.Config, tmp_path
     if process.poll() is None:
         process.kill()
     process.wait(20)
+
+
+def start(env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", "from ccserver.cli import main; main()", "serve"]
+    with log.open("wb") as to:
+        return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=to, stderr=to)
 
 
 async def until_ready(client: httpx.AsyncClient, process: "subprocess.Popen[bytes]") -> None:
