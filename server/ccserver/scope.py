@@ -136,8 +136,14 @@ class Database:
     async def bare(self) -> AsyncIterator["PooledConnection"]:
         """Lend a connection outside any transaction, for the one-statement functions that set their own scope."""
         try:
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as conn:
+            conn = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
+        except (*_AWAY, asyncpg.PostgresError) as error:  # whatever keeps us out, the request did not do it
+            raise DatabaseUnavailableError from error
+        try:
+            try:
                 yield conn
+            finally:
+                await self._pool.release(conn)
         except asyncpg.DataError:  # the request's doing, though asyncpg counts it among its interface errors
             raise
         except _AWAY as error:
