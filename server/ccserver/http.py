@@ -68,6 +68,8 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.BadBodyError: (422, "body-invalid"),
     errors.BadQueryError: (422, "query-invalid"),
     errors.BadCursorError: (422, "cursor-invalid"),
+    errors.SettingUnknownError: (422, "setting-unknown"),
+    errors.MethodNotAllowedError: (405, "method-not-allowed"),
     errors.SecondFactorNeededError: (403, "second-factor-needed"),
     errors.PreconditionNeededError: (428, "precondition-needed"),
     errors.ChangedMeanwhileError: (412, "changed-meanwhile"),
@@ -91,6 +93,8 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.LinkSpentError: (404, "link-spent"),
     errors.LogUnknownError: (404, "log-unknown"),
     errors.AlreadyExistsError: (409, "already-exists"),
+    errors.NotPendingError: (409, "not-pending"),
+    errors.LastOwnerError: (409, "last-owner"),
     errors.LogGapError: (409, "log-gap"),
     errors.LogForkError: (409, "log-fork"),
     errors.RootMismatchError: (409, "root-mismatch"),
@@ -195,6 +199,11 @@ def problem(request: Request, error: errors.CentralCommandError) -> Response:
         **error.members,
     }
     return Response(orjson.dumps(body), status, media_type="application/problem+json", headers=retry_after(error))
+
+
+def code_of(error: errors.CentralCommandError) -> str:
+    """Return the stable end of the type of an error's problem document."""
+    return status_of(error)[1]
 
 
 def request_id(request: Request) -> str:

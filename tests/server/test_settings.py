@@ -9,6 +9,8 @@ from ccserver import config
 from ccserver.errors import BadConfigError
 from tests.architecture.source import ROOT
 
+OTHERS = {"HOME", "XDG_STATE_HOME"}
+
 
 def test_the_documented_settings_are_those_of_the_code() -> None:
     table = (ROOT / "docs/operate.md").read_text(encoding="utf-8")
@@ -17,11 +19,11 @@ def test_the_documented_settings_are_those_of_the_code() -> None:
     )
 
 
-def test_every_setting_that_the_code_names_is_known() -> None:
+def test_every_setting_that_the_code_names_is_known_and_every_known_one_is_named() -> None:
     text = (ROOT / "server/ccserver/config.py").read_text(encoding="utf-8")
-    assert set(re.findall(r'values(?:\.get\(|, )"([A-Z_]+)"', text)) - {"HOME", "XDG_STATE_HOME"} == set(
-        config.SETTINGS
-    )
+    assert set(re.findall(r"""(?:get\(|values, |values\[)"([A-Z_]+)"[,)\]]""", text)) - OTHERS <= set(config.SETTINGS)
+    plain = {name for name in config.SETTINGS if not name.startswith(("CCSERVER_LIMIT_", "CCSERVER_KEEP_"))}
+    assert {name for name in plain if text.count(f'"{name}"') < 2} == set()
 
 
 @pytest.mark.parametrize(
