@@ -8,7 +8,6 @@ import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -48,6 +47,7 @@ from ccagent.store import (
     StoreUnusableError,
 )
 from ccagent.uploader import Pace, Uploader, asked_s, wait_s
+from ccshared import logs
 from ccshared.messages import Checkin
 
 log = logging.getLogger(__name__)
@@ -75,12 +75,12 @@ class RecentLog(logging.Handler):
 
     def __init__(self, most: int = 500) -> None:
         super().__init__()
+        self.setFormatter(logs.Lines("text"))
         self.lines: deque[str] = deque(maxlen=most)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line."""
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
-        self.lines.append(f"{at} {record.levelname} {record.name}: {record.getMessage()}"[:2000])
+        self.lines.append(self.format(record)[:2000])
 
 
 @dataclass

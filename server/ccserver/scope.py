@@ -167,6 +167,8 @@ class Database:
         except TimeoutError:
             self.use.timeouts += 1
             raise
+        except asyncpg.PostgresError as error:  # whatever keeps us out, the request did not do it
+            raise DatabaseUnavailableError from error
         finally:
             self.use.waited_s += time.perf_counter() - asked
         self.use.lent += 1

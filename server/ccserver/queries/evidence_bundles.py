@@ -230,6 +230,27 @@ async def list_flagged(scope: PartnerScope, limit: int, before: int | None = Non
     return [Flagged(**row) for row in rows]
 
 
+async def flagged_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[str, list[Flagged]]:
+    """Return the newest flagged entries of some of the partner's sites, by site."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type, b.bundle_hash, b.flag,
+               b.received_at
+        FROM evidence_bundles b JOIN evidence_logs l ON l.site_id = b.site_id AND l.id = b.log_id
+        WHERE b.partner_id = $1 AND b.flag IS NOT NULL AND b.site_id = ANY ($2::text[])
+        ORDER BY b.id DESC
+        LIMIT $3
+        """,
+        scope.partner_id,
+        site_ids,
+        limit,
+    )
+    found: dict[str, list[Flagged]] = {}
+    for row in rows:
+        found.setdefault(row["site_id"], []).append(Flagged(**row))
+    return found
+
+
 async def newest_of_logs(
     scope: PartnerScope, logs: Mapping[tuple[str, int], Log], limit: int
 ) -> dict[str, list[Bundle]]:
