@@ -1,4 +1,4 @@
-"""A pooler in between is found by the process id that it makes up; here on the direct connection, PG=pgbouncer has both."""
+"""A pooler in between is found by the process id that it makes up; here without one, and with one by PG=pgbouncer."""
 
 import os
 
