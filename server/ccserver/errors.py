@@ -38,6 +38,10 @@ class NewerSchemaError(MigrationError):
     """The database's schema is newer than this release: install the release that made it, or a later one."""
 
 
+class PoolerError(MigrationError):
+    """Through a pooler the migrations' lock would hold nothing: let DATABASE_OWNER_URL name the database itself."""
+
+
 class SealBrokenError(CentralCommandError):
     """A sealed secret does not open: the key file is another one, or the row was changed or moved."""
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from ccserver import pooler
 from ccserver.errors import (
     DatabaseUnavailableError,
     MigrationError,
     NewerSchemaError,
     NotMigratedError,
+    PoolerError,
 )
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ async def plan(owner_url: str) -> list[Migration]:
 async def run(owner_url: str, progress: Callable[[str], None], wait_s: float = 60) -> int:
     """Bring the schema up to date; return how many files ran. A second runner waits its turn up to `wait_s` seconds."""
     async with _connect(owner_url) as conn:
+        if not await pooler.is_direct(conn):
+            raise PoolerError
         await _lock(conn, wait_s)
         await conn.execute(_LEDGER)
         todo = pending(files(), await _ledger(conn))
