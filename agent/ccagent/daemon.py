@@ -148,6 +148,8 @@ async def patrol_once(agent: Agent) -> patrol.Summary:
     agent.vitals.last_patrol_at_ms = summary.at_ms
     agent.vitals.clock = str(agent.watch.stamp()[1])
     agent.found.set()
+    if summary.opened:
+        agent.mirror_now.set()  # what just broke is told at once, even while the server was out of reach a moment ago
     if agent.uploader is not None:
         agent.uploader.wake.set()
     return summary
@@ -366,7 +368,8 @@ async def _mirror(agent: Agent, client: Client) -> None:
         agent.found.clear()
         agent.mirror_now.clear()
         try:
-            await mirror.mirror(agent.store, client, refused)
+            if not await _until(agent.mirror_now, mirror.mirror(agent.store, client, refused)):
+                continue  # the line is another: what hung on the one before need not run out of time first
         except RequestError as error:
             failures += 1
             pause = wait_s(error, failures, uniform)
@@ -384,6 +387,21 @@ async def _line(agent: Agent) -> None:
             await asyncio.Event().wait()
         else:
             await line.watch(told, partial(nudge, agent))
+
+
+async def _until(news: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+    """Work to the end, or until there is news, which stops it; return whether it came to its end."""
+    working, hearing = asyncio.ensure_future(work), asyncio.ensure_future(news.wait())
+    try:
+        await asyncio.wait({working, hearing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = working.done()
+        working.cancel()
+        hearing.cancel()
+        await asyncio.gather(working, hearing, return_exceptions=True)
+    if ended:
+        working.result()
+    return ended
 
 
 async def _event(event: asyncio.Event, at_most_s: float) -> None:
