@@ -1,5 +1,6 @@
 """Sites: the clinics that partners look after."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -67,6 +68,20 @@ async def find_anywhere(scope: PlatformScope, site_id: str) -> Site | None:
     """Return a site of any partner."""
     row = await scope.conn.fetchrow("SELECT id, partner_id, name, created_at FROM sites WHERE id = $1", site_id)
     return Site(**row) if row else None
+
+
+async def partners_of(scope: PartnerScope | PlatformScope, site_ids: Sequence[str]) -> dict[str, str]:
+    """Return the partner of each of these sites that is there and open, in the caller's own scope."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, partner_id
+        FROM sites
+        WHERE id = ANY ($1) AND closed_at IS NULL AND ($2::text IS NULL OR partner_id = $2)
+        """,
+        site_ids,
+        scope.partner_id if isinstance(scope, PartnerScope) else None,
+    )
+    return {row["id"]: row["partner_id"] for row in rows}
 
 
 async def list_anywhere(scope: PlatformScope, limit: int) -> list[Site]:

@@ -3,21 +3,24 @@
 import asyncio
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import appending, auth, context
+from ccserver import appending, auth, context, listing
 from ccserver.errors import CentralCommandError, NotFoundError
 from ccserver.http import Caller, Endpoint, read_query, reply_value
-from ccserver.listing import COUNTED_TO, Listing, ListQuery, Page
+from ccserver.listing import COUNTED_TO, MAX_LIMIT, Listing, ListQuery, Page
 from ccserver.queries import evidence_bundles, evidence_logs
-from ccserver.queries.evidence_bundles import BundleDetail
+from ccserver.queries.evidence_bundles import BundleDetail, Flagged
 from ccserver.queries.evidence_logs import LogDetail
 from ccserver.routes.api import lists
 from ccserver.scope import SiteScope
 from ccserver.witness import Log
 from ccshared import merkle, notes
+from ccshared.messages import Message
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -34,6 +37,13 @@ class Proof:
     hashes: list[str]
     log_key: str
     receipt: str
+
+
+class FlaggedQuery(Message):
+    """A page of the list, by its cursor only."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
+    cursor: Annotated[str, Field(max_length=500)] | None = None
 
 
 async def list_logs(request: Request) -> Response:
@@ -68,6 +78,18 @@ async def list_evidence(request: Request) -> Response:
         name = f"evidence:{scope.partner_id}:{scope.site_id}:{log.id}"
         source = lists.Source(name, BundleDetail, fetch, count, lambda row: (row.received_at, str(row.seq)))
         return await lists.answer(request, asked, source)
+
+
+async def list_flagged(request: Request) -> Response:
+    """List the entries of the partner's logs that are stored but not understood, and forks, newest first."""
+    asked = read_query(request, FlaggedQuery)
+    async with auth.partner_scope(request) as scope:
+        key, name = context.of(request).cursor_key, f"flagged:{scope.partner_id}"
+        page = listing.page_of(ListQuery(limit=asked.limit, cursor=asked.cursor), key, name)
+        before = int(page.before_id) if page.before_id.isdecimal() else None
+        rows = await evidence_bundles.list_flagged(scope, page.fetched, before)
+    found = listing.listing(rows, page, lambda row: (row.received_at, str(row.id)), key, name)
+    return reply_value(Listing[Flagged], found)
 
 
 async def show(request: Request) -> Response:
@@ -157,6 +179,7 @@ _LOGS = "/api/v1/sites/{site}/logs"
 _ALL = _LOGS + "/{log}/evidence"
 _ONE = _ALL + "/{seq}"
 ENDPOINTS = [
+    Endpoint("GET", "/api/v1/evidence/flagged", list_flagged, Caller.READ, None, {200: Listing[Flagged]}, FlaggedQuery),
     Endpoint("GET", _LOGS, list_logs, Caller.AUDIT, None, {200: Listing[LogDetail]}, ListQuery),
     Endpoint("GET", _ALL, list_evidence, Caller.AUDIT, None, {200: Listing[BundleDetail]}, ListQuery),
     Endpoint("GET", _ONE, show, Caller.AUDIT, None, {200: BundleDetail}),
