@@ -9,7 +9,7 @@ import gzip
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ccagent import alarms, clock, evidence, identity, keyring, queue, rotation, succession, survey, withholding
@@ -533,8 +533,11 @@ class Uploader:
                 self.line_changed.clear()
                 if await self._is_answered():
                     return
-                probe_at = self._pace.boottime() + self._pace.uniform(*PROBE_S)
-            await _event(self.try_now, min(self._pace.step_s, until - now))
+                now = self._pace.boottime()
+                probe_at = now + self._pace.uniform(*PROBE_S)
+            left = min(until, probe_at) - now if probing else until - now
+            stirred = (self.try_now, self.line_changed) if probing else (self.try_now,)
+            await _any_event(stirred, min(self._pace.step_s, max(left, 0.0)))
 
     async def _is_answered(self) -> bool:
         epoch = self._store.read(queue.current)
@@ -585,3 +588,12 @@ async def _event(event: asyncio.Event, at_most_s: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+async def _any_event(events: Sequence[asyncio.Event], at_most_s: float) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=at_most_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()

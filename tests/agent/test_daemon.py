@@ -19,7 +19,7 @@ async def test_a_loop_that_breaks_is_begun_again_and_the_others_go_on(monkeypatc
             counts["works"] += 1
             await asyncio.sleep(0.01)
 
-    await daemon._together(asyncio.sleep(0.2), {"breaks": breaks, "works": works})
+    await daemon.together(asyncio.sleep(0.2), {"breaks": breaks, "works": works})
     assert counts["breaks"] > 3
     assert counts["works"] > 3
 
@@ -34,7 +34,7 @@ async def test_a_loop_that_will_not_stop_is_not_waited_for_long(monkeypatch: pyt
         finally:
             await may_end.wait()
 
-    await asyncio.wait_for(daemon._together(asyncio.sleep(0.05), {"stubborn": stubborn}), 2)
+    await asyncio.wait_for(daemon.together(asyncio.sleep(0.05), {"stubborn": stubborn}), 2)
     may_end.set()
     await asyncio.sleep(0)
 
