@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ incidents_per_hour = 1800
 
 
 @pytest.fixture
-def clinic(urls: Urls, tmp_path: Path) -> Iterator[Clinic]:
-    prepared = Clinic.prepare(urls, tmp_path)
+async def clinic(database: Urls, tmp_path: Path) -> AsyncIterator[Clinic]:
+    prepared = Clinic.prepare(database, tmp_path)
     prepared.serve()
     yield prepared
     prepared.stop()
