@@ -184,7 +184,8 @@ def checkin_pause_s(
     if error is not None and (error.cause == Cause.CONFIGURATION or _wish(error)):
         return max(wait_s(error, failures, uniform), interval_s * 0.9)
     pause = min(max(interval_s, CHECKIN_S[0]), CHECKIN_S[1])
-    return pause * uniform(0.9, 1.1)
+    # Whoever was cut off together, or switched on together, shall not come back together.
+    return pause * (uniform(0.9, 1.1) if error is None else uniform(0.5, 1.5))
 
 
 def _wish(error: RequestError) -> float | None:

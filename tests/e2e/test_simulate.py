@@ -12,6 +12,7 @@ from ccserver.localpg import Urls
 from tests.e2e.processes import Clinic, wait_until
 
 FLEET = 8
+DOCUMENT = Path(__file__).parents[2] / "docs" / "simulate.md"
 SCENARIO = """
 server_url = "{url}"
 appliances = {fleet}
@@ -78,3 +79,15 @@ def test_a_fleet_without_codes_says_how_to_get_them(clinic: Clinic, tmp_path: Pa
     file.write_text(SCENARIO.format(url=clinic.url, fleet=FLEET, more=""), "utf-8")
     done = clinic.agent.run("simulate", str(file), "--state", str(tmp_path / "fleet"), code=1)
     assert "ccserver enroll-code create" in done.stderr
+
+
+def test_the_documents_example_holds(clinic: Clinic, tmp_path: Path) -> None:
+    example = DOCUMENT.read_text("utf-8").partition("```toml\n")[2].partition("```")[0]
+    file = tmp_path / "scenario.toml"
+    file.write_text(
+        example.replace("https://cc.example.org", clinic.url).replace("seed = 1\n", 'seed = 1\nclock = "simulated"\n'),
+        "utf-8",
+    )
+    give_codes(clinic)
+    done = clinic.agent.run("simulate", str(file), "--state", str(tmp_path / "fleet"), given="")
+    assert "held: median_first_contact_s" in done.stdout

@@ -19,7 +19,7 @@ TABLE: dict[str, tuple[Runner, int, int]] = {
     "full": (full.run, 8, 400),
     "flips": (flips.run, 60, 4_000),
     "copies": (copies.run, 80, 5_000),
-    "herd": (herd.run, 250, 1_000),
+    "herd": (herd.run, 64, 1_000),
 }
 
 
