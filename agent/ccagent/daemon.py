@@ -28,7 +28,7 @@ from ccagent import (
     scrubbing,
     withholding,
 )
-from ccagent.client import Cause, Client, RequestError, TransientError
+from ccagent.client import Cause, Client, RequestError
 from ccagent.clock import ClockWatch
 from ccagent.config import Config
 from ccagent.host import Host
@@ -45,7 +45,7 @@ from ccagent.store import (
     StoreInUseError,
     StoreUnusableError,
 )
-from ccagent.uploader import Pace, Uniform, Uploader, wait_s
+from ccagent.uploader import Pace, Uniform, Uploader, asked_s, wait_s
 from ccshared.messages import Checkin
 
 log = logging.getLogger(__name__)
@@ -181,15 +181,14 @@ def checkin_pause_s(
     error: RequestError | None, failures: int, interval_s: float, uniform: Uniform = Pace.uniform
 ) -> float:
     """Return when to check in again: at the interval, later where the server or a person's task asks for it."""
-    if error is not None and (error.cause == Cause.CONFIGURATION or _wish(error)):
+    if error is not None and error.cause == Cause.CONFIGURATION:
         return max(wait_s(error, failures, uniform), interval_s * 0.9)
+    asked = asked_s(error, uniform) if error is not None else None
+    if asked is not None:
+        return max(asked, interval_s * 0.9)
     pause = min(max(interval_s, CHECKIN_S[0]), CHECKIN_S[1])
     # Whoever was cut off together, or switched on together, shall not come back together.
     return pause * (uniform(0.9, 1.1) if error is None else uniform(0.5, 1.5))
-
-
-def _wish(error: RequestError) -> float | None:
-    return error.retry_after_s if isinstance(error, TransientError) else None
 
 
 def nudge(agent: Agent, *, person: bool = False) -> None:
@@ -249,13 +248,15 @@ def tend(agent: Agent) -> None:
 
 
 async def prune(agent: Agent) -> int:
-    """Let rows leave that were receipted 30 days ago, a bounded number at a time; return how many did.
+    """Let rows leave that were receipted 30 days before the newest receipt; return how many did, so many at a time.
+
+    Both times are the server's: this machine's wall clock may be years off, and must not cost a payload.
 
     None does while a payload is withheld: a receipt over its stub is no delivery, and it may be among the oldest.
     """
     if agent.store.read(withholding.count):
         return 0
-    before_ms = agent.watch.stamp()[0] - retention.KEEP_MS
+    before_ms = agent.store.read(retention.newest_receipt_ms) - retention.KEEP_MS
     left = 0
     for _ in range(PRUNE_BLOCKS):
         gone = await agent.store.write(retention.prune, before_ms)
@@ -331,7 +332,7 @@ async def _begin_log(agent: Agent, client: Client) -> Epoch:
 
 async def _check_ins(agent: Agent, client: Client) -> None:
     interval: float = agent.checkin_every_s or agent.config.agent.checkin_interval_s
-    failures = 0
+    failures, silent = 0, False
     while True:
         try:
             interval = await check_in(agent, client)
@@ -339,12 +340,12 @@ async def _check_ins(agent: Agent, client: Client) -> None:
             if str(error) != agent.vitals.checkin_error:
                 log.warning("no check-in: %s", error)
             agent.vitals.checkin_error = str(error)
-            failures += 1
+            failures, silent = failures + 1, error.silence
             pause = checkin_pause_s(error, failures, interval, agent.pace.uniform)
         else:
-            if failures:  # it was out of reach, and answers now
+            if silent:  # it was out of reach, and answers now
                 nudge(agent)
-            failures = 0
+            failures, silent = 0, False
             pause = checkin_pause_s(None, failures, interval, agent.pace.uniform)
         agent.checkin_now.clear()
         await _event(agent.checkin_now, pause)

@@ -12,10 +12,16 @@ KEEP_MS = 30 * 24 * 3_600_000
 _AT_ONCE = 256
 
 
-def prune(tx: Tx, before_ms: int) -> int:
-    """Let up to 256 rows receipted before then (ms UTC) leave; return how many did, 0 when there are no more.
+def newest_receipt_ms(tx: Tx) -> int:
+    """Return when the newest receipt was cosigned, by the server's clock (ms UTC); 0 while there is none."""
+    newest: int | None = tx.execute("SELECT max(cosigned_at_s) FROM receipts").fetchone()[0]
+    return (newest or 0) * 1000
 
-    DamagedLogError when one is not what was sealed: then none leaves.
+
+def prune(tx: Tx, before_ms: int) -> int:
+    """Let up to 256 rows leave that were receipted before then, by the server's clock (ms UTC); return how many did.
+
+    0 when there are no more. DamagedLogError when one is not what was sealed: then none leaves.
     """
     for epoch in queue.all_epochs(tx):
         gone = _prune_block(tx, epoch, before_ms) or _prune_carried(tx, epoch)
@@ -59,7 +65,7 @@ def _is_whole(tx: Tx, epoch: Epoch, first: int, end: int) -> bool:
 def _prunable(tx: Tx, epoch: Epoch, before_ms: int) -> int:
     """Return how many of the first entries may have left: receipted long enough ago, and never the newest row."""
     size: int | None = tx.execute(
-        "SELECT max(size) FROM receipts WHERE epoch = ? AND uploaded_at < ?", (epoch.epoch, before_ms)
+        "SELECT max(size) FROM receipts WHERE epoch = ? AND cosigned_at_s * 1000 < ?", (epoch.epoch, before_ms)
     ).fetchone()[0]
     return min(size or 0, epoch.watermark, queue.size_of(tx, epoch.epoch) - 1)
 

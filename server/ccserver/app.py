@@ -1,9 +1,11 @@
 """The whole server on one page: routes, middleware, and what lives as long as the process."""
 
+import asyncio
 import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -11,24 +13,37 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, compile_path
 
-from ccserver import auth, context, health, keys
+from ccserver import auth, context, health, limiting, scrape, sweeps
 from ccserver.config import Config
-from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
-from ccserver.http import Caller, Endpoint, RequestLog, problem, request_id
+from ccserver.context import Context
+from ccserver.errors import (
+    BadBodyError,
+    CentralCommandError,
+    MethodNotAllowedError,
+    NotFoundError,
+    NotSignedInError,
+)
+from ccserver.http import Caller, Endpoint, RequestLog, code_of, problem, request_id
+from ccserver.keys import KeyFile
 from ccserver.pages import account, dashboard, session, welcome
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.api import (
     api_keys,
     appliances,
+    audit,
     checks,
     codes,
     evidence,
     openapi,
+    orders,
     partners,
+    rules,
+    runbooks,
     sessions,
+    settings,
     sites,
     users,
     waivers,
@@ -61,6 +76,11 @@ ENDPOINTS: list[Endpoint] = [
     *checks.ENDPOINTS,
     *waivers.ENDPOINTS,
     *evidence.ENDPOINTS,
+    *orders.ENDPOINTS,
+    *rules.ENDPOINTS,
+    *runbooks.ENDPOINTS,
+    *settings.ENDPOINTS,
+    *audit.ENDPOINTS,
 ]
 ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 
@@ -70,21 +90,37 @@ def make(config: Config, database_url: str) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
-        server_keys = keys.load(config.key_file)
+        key_file = KeyFile(config.key_file)
         database = await open_pool(database_url, min_size=config.pool_min, max_size=config.pool_max)
         try:
             await health.check_database(database)
             gc.freeze()
-            yield {"context": context.make(database, server_keys, config)}
+            ctx = context.make(database, key_file, config)
+            async with scrape.serving(config, ctx), _sweeping(config, ctx):
+                yield {"context": ctx}
         finally:
             await database.close()
 
     return Starlette(
         routes=[*routes(), Mount("/static", session.STATIC)],
-        middleware=[Middleware(RequestLog)],
+        middleware=[Middleware(RequestLog), Middleware(scrape.Measured)],
         exception_handlers={CentralCommandError: _on_error, HTTPException: _on_http, Exception: _on_bug},
         lifespan=lifespan,
     )
+
+
+@contextlib.asynccontextmanager
+async def _sweeping(config: Config, ctx: Context) -> AsyncIterator[None]:
+    """Sweep in the background until the block ends, unless that is turned off."""
+    if not config.sweep_s:
+        yield
+        return
+    task = asyncio.create_task(sweeps.keep_sweeping(ctx.db, config.keep, config.sweep_s, partial(scrape.tell, ctx)))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def routes() -> list[BaseRoute]:
@@ -94,10 +130,8 @@ def routes() -> list[BaseRoute]:
 
 def _guarded(row: Endpoint) -> Any:
     async def endpoint(request: Request) -> Response:
-        if row.caller is Caller.DEVICE:
-            request.state.device = auth.device(request)
-        elif row.caller is not Caller.ANYONE:
-            request.state.principal = await auth.principal(request, row.caller)
+        request.scope["cc.route"] = row.path
+        await _admit(request, row)
         if row.method != "GET" and not row.path.startswith("/agent/"):
             auth.check_origin(request)
         return await row.handler(request)
@@ -105,10 +139,29 @@ def _guarded(row: Endpoint) -> Any:
     return endpoint
 
 
+async def _admit(request: Request, row: Endpoint) -> None:
+    """Let the declared caller through, as often as the limits say."""
+    if row.caller is Caller.ANYONE:
+        limiting.anonymous(request, row)
+    elif row.caller is Caller.DEVICE:
+        request.state.device = auth.device(request)
+        limiting.spend(request, "appliance", request.state.device.appliance_id)
+    else:
+        limiting.guesses_left(request)
+        try:
+            request.state.principal = await auth.principal(request, row.caller)
+        except NotSignedInError:
+            if auth.presents(request):
+                limiting.guessed(request)
+            raise
+        limiting.spend(request, "principal", request.state.principal.actor)
+
+
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CentralCommandError)  # noqa: S101  as registered
     if isinstance(error, NotSignedInError) and not request.url.path.startswith(("/agent/", "/api/")):
         return RedirectResponse("/login", 303)
+    context.of(request).metrics.refusals.labels(code_of(error)).inc()
     return problem(request, error)
 
 
@@ -116,10 +169,20 @@ async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  as registered
     if error.status_code == 404:
         return problem(request, NotFoundError())
+    if error.status_code == 405:
+        answer = problem(request, MethodNotAllowedError())
+        answer.headers["Allow"] = ", ".join(_methods(request.url.path))
+        return answer
     answer = problem(request, BadBodyError(error.detail))
     answer.status_code = error.status_code
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _methods(path: str) -> list[str]:
+    """Return which methods an address takes; whatever answers GET answers HEAD."""
+    found = {row.method for row in ENDPOINTS if compile_path(row.path)[0].fullmatch(path)}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

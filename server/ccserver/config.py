@@ -1,5 +1,6 @@
 """The server's configuration: environment variables, each also as NAME_FILE, read once at start."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -8,7 +9,10 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
+from ccserver import retention
 from ccserver.errors import BadConfigError
+from ccserver.limits import Network, Rate, Rates
+from ccserver.retention import Terms
 
 _DATABASE = (
     "DATABASE_URL",
@@ -23,6 +27,12 @@ _OWN = (
     "CCSERVER_NAME",
     "CCSERVER_LISTEN",
     "CCSERVER_PUBLIC_URL",
+    "CCSERVER_SWEEP_SECONDS",
+    "CCSERVER_METRICS_LISTEN",
+    "CCSERVER_METRICS_ANY_ADDRESS",
+    "CCSERVER_TRUSTED_PROXIES",
+    *(f"CCSERVER_LIMIT_{name.upper()}" for name in vars(Rates())),
+    *(f"CCSERVER_KEEP_{name.upper()}_DAYS" for name in retention.NAMES),
 )
 _LISTEN = re.compile(r"(?:\[([0-9a-f:]+)\]|([0-9A-Za-z.-]+)):([0-9]{1,5})")
 
@@ -42,6 +52,12 @@ class Config:
     host: str
     port: int
     public_url: str
+    keep: Terms
+    sweep_s: int
+    rates: Rates
+    trusted_proxies: tuple[Network, ...]
+    metrics: tuple[str, int] | None
+    metrics_asked: bool
 
     @property
     def secure(self) -> bool:
@@ -58,7 +74,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
             f"{', '.join(sorted(unknown))}: no such setting; ccserver knows {', '.join(_OWN)}, each also with _FILE."
         )
     data_dir = Path(values.get("CCSERVER_DATA_DIR") or _default_data_dir(values))
-    host, port = _listen(values.get("CCSERVER_LISTEN") or "127.0.0.1:8440")
+    host, port = _listen("CCSERVER_LISTEN", values.get("CCSERVER_LISTEN") or "127.0.0.1:8440")
     pool_min = _integer(values, "DATABASE_POOL_MIN", 2, 1)
     return Config(
         database_url=values.get("DATABASE_URL") or None,
@@ -72,6 +88,12 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         host=host,
         port=port,
         public_url=_public_url(values.get("CCSERVER_PUBLIC_URL") or f"http://{_bracketed(host)}:{port}"),
+        keep=_terms(values),
+        sweep_s=_integer(values, "CCSERVER_SWEEP_SECONDS", 60, 0),
+        rates=_rates(values),
+        trusted_proxies=_networks(values.get("CCSERVER_TRUSTED_PROXIES", "")),
+        metrics=_metrics_listen(values),
+        metrics_asked="CCSERVER_METRICS_LISTEN" in values,
     )
 
 
@@ -106,10 +128,65 @@ def _integer(values: Mapping[str, str], name: str, default: int, least: int) -> 
     return int(text)
 
 
-def _listen(text: str) -> tuple[str, int]:
+def _terms(values: Mapping[str, str]) -> Terms:
+    default = Terms()
+    days = {
+        name: _integer(
+            values, f"CCSERVER_KEEP_{name.upper()}_DAYS", getattr(default, name), getattr(retention.LEAST, name)
+        )
+        for name in retention.NAMES
+    }
+    return Terms(**days)
+
+
+def _rates(values: Mapping[str, str]) -> Rates:
+    """Return the limits; `CCSERVER_LIMIT_<KIND>=<calls per second>/<at once>`."""
+    rates = dict(vars(Rates()))
+    for kind in rates:
+        name = f"CCSERVER_LIMIT_{kind.upper()}"
+        if values.get(name):
+            rates[kind] = _rate(name, values[name])
+    return Rates(**rates)
+
+
+def _rate(name: str, text: str) -> Rate:
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,4})?)/([0-9]{1,7})", text)
+    if match is None or float(match[1]) <= 0 or int(match[2]) < 1:
+        raise BadConfigError(f"{name}={text!r}: calls per second and how many at once are needed, as in 50/500.")
+    return Rate(float(match[1]), int(match[2]))
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise BadConfigError(
+            f"CCSERVER_TRUSTED_PROXIES={text!r}: addresses or networks with commas between, as in 10.0.0.5,fd00::/8."
+        ) from error
+
+
+def _metrics_listen(values: Mapping[str, str]) -> tuple[str, int] | None:
+    """Return where metrics are served, None when they are turned off; no other than a loopback address unasked."""
+    text = values.get("CCSERVER_METRICS_LISTEN", "127.0.0.1:8441")
+    if not text:
+        return None
+    host, port = _listen("CCSERVER_METRICS_LISTEN", text)
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and values.get("CCSERVER_METRICS_ANY_ADDRESS") != "yes":
+        raise BadConfigError(
+            f"CCSERVER_METRICS_LISTEN={text!r}: metrics have no sign-in and are served on a loopback address;"
+            " CCSERVER_METRICS_ANY_ADDRESS=yes allows another."
+        )
+    return host, port
+
+
+def _listen(name: str, text: str) -> tuple[str, int]:
     match = _LISTEN.fullmatch(text)
     if match is None or int(match[3]) > 65535:
-        raise BadConfigError(f"CCSERVER_LISTEN={text!r}: an address and a port are needed, as in 127.0.0.1:8440.")
+        raise BadConfigError(f"{name}={text!r}: an address and a port are needed, as in 127.0.0.1:8440.")
     return cast(str, match[1] or match[2]), int(match[3])
 
 

@@ -42,12 +42,40 @@ class SealBrokenError(CentralCommandError):
     """A sealed secret does not open: the key file is another one, or the row was changed or moved."""
 
 
+class SweepWithoutScopeError(CentralCommandError):
+    """A sweep ran outside platform scope, where row security shows it nothing: nothing was swept."""
+
+
+class SweepMiscountError(CentralCommandError):
+    """A sweep changed another number of rows than it chose: nothing of this chunk was kept."""
+
+
+class SweepHeldBackError(CentralCommandError):
+    """Nothing was let go: no appliance confirms within a day what the database's clock says."""
+
+
 class NotFoundError(CentralCommandError):
     """There is no such thing here."""
 
 
 class AlreadyExistsError(CentralCommandError):
     """There is one of that name already."""
+
+
+class NotPendingError(CentralCommandError):
+    """The order does not wait any more: an appliance took it, or it ended."""
+
+
+class LastOwnerError(CentralCommandError):
+    """This is the partner's last owner: make another one first."""
+
+
+class SettingUnknownError(CentralCommandError):
+    """There is no such setting."""
+
+
+class MethodNotAllowedError(CentralCommandError):
+    """This address does not take this method: Allow says which it takes."""
 
 
 class BadQueryError(CentralCommandError):

@@ -67,6 +67,8 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.BadBodyError: (422, "body-invalid"),
     errors.BadQueryError: (422, "query-invalid"),
     errors.BadCursorError: (422, "cursor-invalid"),
+    errors.SettingUnknownError: (422, "setting-unknown"),
+    errors.MethodNotAllowedError: (405, "method-not-allowed"),
     errors.SecondFactorNeededError: (403, "second-factor-needed"),
     errors.PreconditionNeededError: (428, "precondition-needed"),
     errors.ChangedMeanwhileError: (412, "changed-meanwhile"),
@@ -90,6 +92,8 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.LinkSpentError: (404, "link-spent"),
     errors.LogUnknownError: (404, "log-unknown"),
     errors.AlreadyExistsError: (409, "already-exists"),
+    errors.NotPendingError: (409, "not-pending"),
+    errors.LastOwnerError: (409, "last-owner"),
     errors.LogGapError: (409, "log-gap"),
     errors.LogForkError: (409, "log-fork"),
     errors.RootMismatchError: (409, "root-mismatch"),
@@ -159,7 +163,7 @@ def reply_json(value: Any, status: int = 200) -> Response:
 
 def problem(request: Request, error: errors.CentralCommandError) -> Response:
     """Return an error as a problem document (RFC 9457)."""
-    status, code = next((_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS), (500, "internal"))
+    status, code = _known(error)
     if status >= 500:
         _log.error("request_id=%s %s: %s", request_id(request), code, error, exc_info=error)
     body = {
@@ -172,6 +176,15 @@ def problem(request: Request, error: errors.CentralCommandError) -> Response:
     }
     headers = {"Retry-After": str(error.members.get("retry_after_s", 30))} if status in (429, 503) else {}
     return Response(orjson.dumps(body), status, media_type="application/problem+json", headers=headers)
+
+
+def code_of(error: errors.CentralCommandError) -> str:
+    """Return the stable end of the type of an error's problem document."""
+    return _known(error)[1]
+
+
+def _known(error: errors.CentralCommandError) -> tuple[int, str]:
+    return next((_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS), (500, "internal"))
 
 
 def request_id(request: Request) -> str:

@@ -87,11 +87,12 @@ def listing(
 ) -> Listing[Item]:
     """Return a page's rows with the cursor of what follows; `place` gives a row's time and id."""
     shown = list(rows[: page.limit])
-    following = _seal(*place(shown[-1]), key, name) if len(rows) > page.limit else None
+    following = seal(*place(shown[-1]), key, name) if len(rows) > page.limit else None
     return Listing(items=shown, next=following)
 
 
-def _seal(moment: datetime, row_id: str, key: bytes, name: str) -> str:
+def seal(moment: datetime, row_id: str, key: bytes, name: str) -> str:
+    """Return the cursor of what follows a row's time and id, good for the list of this name only."""
     text = f"{moment.isoformat()} {row_id}"
     return base64.urlsafe_b64encode(_mac(text, key, name) + text.encode()).decode().rstrip("=")
 

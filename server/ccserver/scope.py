@@ -7,6 +7,7 @@ rolls back.
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -88,11 +89,26 @@ async def widen(scope: ApplianceScope) -> SiteScope:
     return SiteScope(scope.conn, scope.partner_id, scope.site_id)
 
 
+@dataclass
+class Use:
+    """How a pool was used since it was opened: connections lent, seconds waited for one, and waits without one."""
+
+    lent: int = 0
+    waited_s: float = 0.0
+    timeouts: int = 0
+
+
 class Database:
     """The process's one pool, and the only way to a connection."""
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
+        self.use = Use()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many connections there are, are idle, and may be."""
+        return self._pool.get_size(), self._pool.get_idle_size(), self._pool.get_max_size()
 
     @asynccontextmanager
     async def credential(self, presented: str) -> AsyncIterator[CredentialScope]:
@@ -136,12 +152,28 @@ class Database:
     async def bare(self) -> AsyncIterator["PooledConnection"]:
         """Lend a connection outside any transaction, for the one-statement functions that set their own scope."""
         try:
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as conn:
+            async with self._lent() as conn:
                 yield conn
         except asyncpg.DataError:  # the request's doing, though asyncpg counts it among its interface errors
             raise
         except _AWAY as error:
             raise DatabaseUnavailableError from error
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator["PooledConnection"]:
+        asked = time.perf_counter()
+        try:
+            conn = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
+        except TimeoutError:
+            self.use.timeouts += 1
+            raise
+        finally:
+            self.use.waited_s += time.perf_counter() - asked
+        self.use.lent += 1
+        try:
+            yield conn
+        finally:
+            await self._pool.release(conn)
 
     async def close(self) -> None:
         """Close the pool once its connections are back, or after five seconds all the same."""

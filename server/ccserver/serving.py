@@ -23,7 +23,9 @@ def run(config: Config, database_url: str) -> None:
     log_to_stderr()
     server_keys = keys.load(config.key_file)
     asyncio.run(_check_url(database_url))
-    listener = _listen(config)
+    if config.metrics is not None and config.metrics_asked:
+        _listen(*config.metrics, setting="CCSERVER_METRICS_LISTEN").close()
+    listener = _listen(config.host, config.port, setting="CCSERVER_LISTEN")
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught once more when it is done
         signal.signal(number, lambda *_: None)
     logging.getLogger("ccserver").info("%s serves %s on %s:%d", server_keys.server, config.public_url, *_at(listener))
@@ -66,17 +68,17 @@ async def _check_url(database_url: str) -> None:
         await database.close()
 
 
-def _listen(config: Config) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+def _listen(host: str, port: int, *, setting: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((config.host, config.port))
+        listener.bind((host, port))
         listener.listen(2048)
     except OSError as error:
         listener.close()
         raise PortError(
-            f"{config.host}:{config.port} cannot be listened on ({error.strerror}): set CCSERVER_LISTEN to another"
+            f"{host}:{port} cannot be listened on ({error.strerror}): set {setting} to another"
             " address, or stop what listens there."
         ) from error
     return listener

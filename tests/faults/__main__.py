@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.faults import copies, disk_errors, flips, full, herd, kill, power
+from tests.faults import clock, copies, disk_errors, flips, full, herd, kill, power
 from tests.faults.rows import Row
 from tests.faults.shim import NoCompilerError
 
@@ -18,6 +18,7 @@ TABLE: dict[str, tuple[Runner, int, int]] = {
     "errors": (disk_errors.run, 60, 4_000),
     "full": (full.run, 8, 400),
     "flips": (flips.run, 60, 4_000),
+    "clock": (clock.run, 1, 12),
     "copies": (copies.run, 80, 5_000),
     "herd": (herd.run, 64, 1_000),
 }

@@ -34,6 +34,10 @@ class MemoryServer:
     public_key: bytes = ed25519.public_key(DEVICE)
     logs: dict[str, Stored] = field(default_factory=dict)
 
+    def now_s(self) -> int:
+        """Return when it is at the server (s UTC)."""
+        return COSIGNED_AT
+
     async def head(self, epoch: str) -> Head:
         self._fail_sometimes()
         return self._head(epoch)
@@ -63,7 +67,7 @@ class MemoryServer:
                 last_leaf=step.lines[-1].leaf,
                 compact=step.compact,
                 checkpoint=step.checkpoint,
-                cosigned_at=None if held else COSIGNED_AT,
+                cosigned_at=None if held else self.now_s(),
                 witness_name=None if held else WITNESS_NAME,
                 held_size=held.size if held else None,
                 held_root=held.root if held else None,
