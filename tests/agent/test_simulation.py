@@ -84,3 +84,11 @@ def test_what_could_not_be_measured_has_not_held() -> None:
     objectives = Objectives(median_first_contact_s=180, errors=0)
     judged = tally.judge(objectives, Tally(1).summary())
     assert {one["objective"]: one["held"] for one in judged} == {"median_first_contact_s": False, "errors": True}
+
+
+def test_what_the_end_cuts_short_is_no_error() -> None:
+    counts = Tally(1)
+    counts.failed()
+    counts.is_over = True
+    counts.failed()
+    assert counts.summary()["errors"] == 1

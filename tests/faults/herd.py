@@ -2,7 +2,8 @@
 
 The agent's own loops on a clock that jumps, through the code of `cc-agent simulate`. All appliances were switched on in
 one second, which is the worst that chance has to scatter. The state that 72 hours leave is put in place, and the last
-half hour is lived through by all; a few live through all of it, and must end in the state that was put in place.
+quarter of an hour is lived through by all; a few live through all of it, and must end in the state that was put in
+place.
 """
 
 import logging
@@ -31,8 +32,9 @@ HOUR_S = 3600.0
 OUTAGE_H = 72
 # By then an agent has failed so often that its longest wait has grown to the full hour.
 GROWN = 6
+LIVED_S = 900.0
 FULL_FROM = 1000
-LIVE_ALL = 6
+LIVE_ALL = 4
 PEAK_SHARE, MEDIAN_S = 0.05, 180
 
 
@@ -55,9 +57,8 @@ def run(seed: int, count: int) -> Row:
     """Let so many appliances come back, after the server's own outage and each from its clinic's."""
     row = Row()
     logging.disable(logging.CRITICAL)
-    lived_s = HOUR_S / 2
-    server = Outage(start_s=0, end_s=lived_s, silent_share=0.5)
-    clinics = Outage(start_s=0, end_s=lived_s, spread_s=600, noticed_share=0.5, silent_share=0.5)
+    server = Outage(start_s=0, end_s=LIVED_S, silent_share=0.5)
+    clinics = Outage(start_s=0, end_s=LIVED_S, spread_s=600, noticed_share=0.5, silent_share=0.5)
     _come_back(row, "server back", seed, count, server)
     _come_back(row, "links back", seed, count, clinics)
     if count >= FULL_FROM:

@@ -178,6 +178,7 @@ async def _live(scenario: Scenario, stage: Stage, run: _Run) -> None:
     try:
         await _watch(scenario, stage, run, began)
     finally:
+        run.counts.is_over = True
         end.set()
         await asyncio.gather(*lives, return_exceptions=True)
 

@@ -28,6 +28,7 @@ class Tally:
     errors: int = 0
     peak: int = 0
     peak_at_s: int = 0
+    is_over: bool = False
     _second: int = -1
     _who: set[int] = field(default_factory=set)
 
@@ -55,7 +56,9 @@ class Tally:
         self.errors += status >= 400 and not (status == 404 and what.startswith("GET /log/"))
 
     def failed(self) -> None:
-        """Count a request that nothing answered although the line was there."""
+        """Count a request that nothing answered although the line was there, and not because the play was over."""
+        if self.is_over:
+            return
         self.unanswered += 1
         self.errors += 1
 
