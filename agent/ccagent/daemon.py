@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import logging
-import random
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -46,7 +45,7 @@ from ccagent.store import (
     StoreInUseError,
     StoreUnusableError,
 )
-from ccagent.uploader import Pace, Uploader, asked_s, wait_s
+from ccagent.uploader import Pace, Uniform, Uploader, asked_s, wait_s
 from ccshared import logs
 from ccshared.messages import Checkin
 
@@ -64,8 +63,6 @@ PRUNE_BLOCKS = 16  # of 256 rows, an hour: far more than an hour makes
 
 # What has its sentence for the log and needs no trace.
 _SPOKEN = (RequestError, IdentityUnusableError, ScrubKeyError, StoreFailedError, StoreUnusableError, DamagedError)
-
-uniform = random.SystemRandom().uniform
 
 Loop = Callable[[], Awaitable[None]]
 
@@ -87,7 +84,9 @@ class RecentLog(logging.Handler):
 class Agent:
     """What the loops share. `found` is set after each patrol, `look` asks for one now.
 
-    `mirror_now` and `checkin_now` end a wait: there is news, or the server may be reached again.
+    `mirror_now` and `checkin_now` end a wait: there is news, or the server may be reached again. `pace` is where the
+    loops take chance and time from; `hostname` and `checkin_every_s`, where given, go before this machine's name and
+    the server's wish.
     """
 
     config: Config
@@ -102,6 +101,9 @@ class Agent:
     checkin_now: asyncio.Event = field(default_factory=asyncio.Event)
     recent: RecentLog = field(default_factory=RecentLog)
     uploader: Uploader | None = None
+    pace: Pace = field(default_factory=Pace)
+    hostname: str | None = None
+    checkin_every_s: float | None = None
 
 
 async def run(config: Config, places: Places) -> None:
@@ -121,7 +123,7 @@ async def run(config: Config, places: Places) -> None:
                     "line": partial(_line, agent),
                     "metrics": partial(_metrics, agent),
                 }
-                await _together(stop.wait(), loops)
+                await together(stop.wait(), loops)
     log.info("stopped")
 
 
@@ -162,7 +164,7 @@ async def check_in(agent: Agent, client: Client) -> float:
     answer = await client.checkin(
         Checkin(
             version=identity.version(),
-            hostname=enrolment.scrubbed_hostname(agent.scrub_key),
+            hostname=agent.hostname or enrolment.scrubbed_hostname(agent.scrub_key),
             sent_at_ms=at_ms,
             clock=watched,
             epoch=kept.epoch,
@@ -170,17 +172,19 @@ async def check_in(agent: Agent, client: Client) -> float:
             waiting=kept.waiting,
             waiting_bytes=kept.waiting_bytes,
             oldest_at_ms=kept.oldest_at_ms,
-            alarms=sorted({alarm.name for alarm in report.standing_alarms(agent.store, agent.vitals)})[:16],
+            alarms=sorted({alarm.name for alarm in report.standing_alarms(agent.store, agent.vitals, at_ms)})[:16],
         )
     )
     agent.watch.heard_server(answer.server_at_ms)
     agent.vitals.clock = str(agent.watch.stamp()[1])
-    agent.vitals.last_checkin_at_ms = clock.now_ms()
+    agent.vitals.last_checkin_at_ms = agent.pace.now_ms()
     agent.vitals.checkin_error = None
-    return answer.next_checkin_s
+    return agent.checkin_every_s or answer.next_checkin_s
 
 
-def checkin_pause_s(error: RequestError | None, failures: int, interval_s: float) -> float:
+def checkin_pause_s(
+    error: RequestError | None, failures: int, interval_s: float, uniform: Uniform = Pace.uniform
+) -> float:
     """Return when to check in again: at the interval, later where the server or a person's task asks for it."""
     if error is not None and error.cause == Cause.CONFIGURATION:
         return max(wait_s(error, failures, uniform), interval_s * 0.9)
@@ -188,7 +192,8 @@ def checkin_pause_s(error: RequestError | None, failures: int, interval_s: float
     if asked is not None:
         return max(asked, interval_s * 0.9)
     pause = min(max(interval_s, CHECKIN_S[0]), CHECKIN_S[1])
-    return pause * uniform(0.9, 1.1)
+    # Whoever was cut off together, or switched on together, shall not come back together.
+    return pause * (uniform(0.9, 1.1) if error is None else uniform(0.5, 1.5))
 
 
 def nudge(agent: Agent, *, person: bool = False) -> None:
@@ -300,12 +305,16 @@ async def _network(agent: Agent) -> None:
             continue
         log.info("appliance %s of %s", who.identity.appliance_id, who.identity.server_url)
         async with Client(who.identity.server_url, enrolment.device(who)) as client:
-            loops = {
-                "upload": partial(_upload, agent, who, client),
-                "check-in": partial(_check_ins, agent, client),
-                "mirror": partial(_mirror, agent, client),
-            }
-            await _together(_enrolled_anew(agent, who), loops)
+            await together(_enrolled_anew(agent, who), server_loops(agent, who, client))
+
+
+def server_loops(agent: Agent, who: Enrolment, client: Client) -> dict[str, Loop]:
+    """Return the loops that speak to the server as this appliance."""
+    return {
+        "upload": partial(_upload, agent, who, client),
+        "check-in": partial(_check_ins, agent, client),
+        "mirror": partial(_mirror, agent, client),
+    }
 
 
 async def _enrolled_anew(agent: Agent, who: Enrolment) -> None:
@@ -320,7 +329,7 @@ async def _enrolled_anew(agent: Agent, who: Enrolment) -> None:
 async def _upload(agent: Agent, who: Enrolment, client: Client) -> None:
     before = agent.store.read(queue.current)
     begun = await _begin_log(agent, client)
-    agent.uploader = Uploader(agent.store, client, who, Pace(stamp=agent.watch.stamp))
+    agent.uploader = Uploader(agent.store, client, who, replace(agent.pace, stamp=agent.watch.stamp))
     if before is None or before.epoch != begun.epoch:
         agent.look.set()  # what is known so far becomes evidence now, not at the next round
     try:
@@ -336,13 +345,13 @@ async def _begin_log(agent: Agent, client: Client) -> Epoch:
             return await enrolment.ensure_epoch(agent.store, agent.places, client, agent.watch.stamp())
         except RequestError as error:
             failures += 1
-            pause = wait_s(error, failures, uniform)
+            pause = wait_s(error, failures, agent.pace.uniform)
             log.warning("no log yet, next try in %.0f s: %s", pause, error)
             await asyncio.sleep(pause)
 
 
 async def _check_ins(agent: Agent, client: Client) -> None:
-    interval: float = agent.config.agent.checkin_interval_s
+    interval: float = agent.checkin_every_s or agent.config.agent.checkin_interval_s
     failures, silent = 0, False
     while True:
         try:
@@ -352,18 +361,18 @@ async def _check_ins(agent: Agent, client: Client) -> None:
                 log.warning("no check-in: %s", error)
             agent.vitals.checkin_error = str(error)
             failures, silent = failures + 1, error.silence
-            pause = checkin_pause_s(error, failures, interval)
+            pause = checkin_pause_s(error, failures, interval, agent.pace.uniform)
         else:
             if silent:  # it was out of reach, and answers now
                 nudge(agent)
             failures, silent = 0, False
-            pause = checkin_pause_s(None, failures, interval)
+            pause = checkin_pause_s(None, failures, interval, agent.pace.uniform)
         agent.checkin_now.clear()
         await _event(agent.checkin_now, pause)
 
 
 async def _mirror(agent: Agent, client: Client) -> None:
-    failures, refused = 0, mirror.Refused()
+    failures, refused = 0, mirror.Refused(boottime=agent.pace.boottime)
     while True:
         agent.found.clear()
         agent.mirror_now.clear()
@@ -372,7 +381,7 @@ async def _mirror(agent: Agent, client: Client) -> None:
                 continue  # the line is another: what hung on the one before need not run out of time first
         except RequestError as error:
             failures += 1
-            pause = wait_s(error, failures, uniform)
+            pause = wait_s(error, failures, agent.pace.uniform)
             log.warning("incidents and patterns wait, next try in %.0f s: %s", pause, error)
             await _event(agent.mirror_now, pause)
         else:
@@ -410,7 +419,7 @@ async def _event(event: asyncio.Event, at_most_s: float) -> None:
             await event.wait()
 
 
-async def _together(end: Coroutine[Any, Any, Any], loops: Mapping[str, Loop]) -> None:
+async def together(end: Coroutine[Any, Any, Any], loops: Mapping[str, Loop]) -> None:
     """Keep all loops going until `end` ends; then stop them, and wait no longer than 3 s for any that does not."""
     tasks = [asyncio.create_task(_supervised(name, loop), name=name) for name, loop in loops.items()]
     try:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.faults import clock, copies, disk_errors, flips, full, kill, network, power
+from tests.faults import clock, copies, disk_errors, flips, full, herd, kill, network, power
 from tests.faults.rows import Row
 from tests.faults.shim import NoCompilerError
 
@@ -21,6 +21,7 @@ TABLE: dict[str, tuple[Runner, int, int]] = {
     "clock": (clock.run, 1, 12),
     "network": (network.run, 40, 600),
     "copies": (copies.run, 80, 5_000),
+    "herd": (herd.run, 64, 1_000),
 }
 
 
