@@ -1,5 +1,6 @@
 """The whole server on one page: routes, middleware, and what lives as long as the process."""
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from ccserver import auth, context, health, keys
+from ccserver import auth, context, health, keys, marks, restores
 from ccserver.config import Config
 from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
 from ccserver.http import Caller, Endpoint, RequestLog, problem, request_id
@@ -74,8 +75,13 @@ def make(config: Config, database_url: str) -> Starlette:
         database = await open_pool(database_url, min_size=config.pool_min, max_size=config.pool_max)
         try:
             await health.check_database(database)
+            known = marks.load(config.key_file)
+            await restores.check(database, known)
             gc.freeze()
-            yield {"context": context.make(database, server_keys, config)}
+            watch = asyncio.create_task(restores.watch(database, known))
+            yield {"context": context.make(database, server_keys, config, known)}
+            watch.cancel()
+            await restores.move(database, known)
         finally:
             await database.close()
 

@@ -23,13 +23,19 @@ _OWN = (
     "CCSERVER_NAME",
     "CCSERVER_LISTEN",
     "CCSERVER_PUBLIC_URL",
+    "CCSERVER_BACKUP_WINDOW_DAYS",
+    "CCSERVER_APPLIANCE_QUOTA_MIB",
 )
 _LISTEN = re.compile(r"(?:\[([0-9a-f:]+)\]|([0-9A-Za-z.-]+)):([0-9]{1,5})")
 
 
 @dataclass(frozen=True)
 class Config:
-    """How this server runs. `database_url` is None for the embedded database under `data_dir`."""
+    """How this server runs. `database_url` is None for the embedded database under `data_dir`.
+
+    `backup_window_days`: how old the oldest backup is that may be restored; appliances keep evidence twice as long.
+    `appliance_quota_mib`: how much one appliance may store at once; an eighth of it comes back a day.
+    """
 
     database_url: str | None
     database_owner_url: str | None
@@ -42,6 +48,8 @@ class Config:
     host: str
     port: int
     public_url: str
+    backup_window_days: int = 14
+    appliance_quota_mib: int = 2048
 
     @property
     def secure(self) -> bool:
@@ -72,6 +80,8 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         host=host,
         port=port,
         public_url=_public_url(values.get("CCSERVER_PUBLIC_URL") or f"http://{_bracketed(host)}:{port}"),
+        backup_window_days=_integer(values, "CCSERVER_BACKUP_WINDOW_DAYS", 14, 0),
+        appliance_quota_mib=_integer(values, "CCSERVER_APPLIANCE_QUOTA_MIB", 2048, 16),
     )
 
 

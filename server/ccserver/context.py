@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from ccserver.config import Config
 from ccserver.keys import ServerKeys
+from ccserver.marks import Marks
 from ccserver.scope import Database
 
 # Batches between body and commit. Unbounded, 64 appliances at once take four times the memory at the same speed.
@@ -27,12 +28,13 @@ class Context:
     cursor_key: bytes
     seal_key: bytes
     ticket_key: bytes
+    marks: Marks
     appends: Counter[str] = field(default_factory=Counter)
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES))
     passwords: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PASSWORDS))
 
 
-def make(db: Database, keys: ServerKeys, config: Config) -> Context:
+def make(db: Database, keys: ServerKeys, config: Config, marks: Marks) -> Context:
     """Return the context for an open pool."""
     return Context(
         db,
@@ -43,6 +45,7 @@ def make(db: Database, keys: ServerKeys, config: Config) -> Context:
         cursor_key=keys.derive("cc cursor v1"),
         seal_key=keys.derive("cc seal v1"),
         ticket_key=keys.derive("cc sign-in ticket v1"),
+        marks=marks,
     )
 
 
