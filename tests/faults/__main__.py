@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.faults import copies, disk_errors, flips, full, hostile, kill, power
+from tests.faults import copies, disk_errors, flips, full, hostile, kill, power, server
 from tests.faults.rows import Row
 from tests.faults.shim import NoCompilerError
 
@@ -19,6 +19,7 @@ TABLE: dict[str, tuple[Runner, int, int]] = {
     "full": (full.run, 8, 400),
     "flips": (flips.run, 60, 4_000),
     "copies": (copies.run, 80, 5_000),
+    "server": (server.run, 1, 150),
     "hostile": (hostile.run, 120, 20_000),
 }
 
