@@ -27,7 +27,6 @@ from ccagent import (
     retention,
     rotation,
     scrubbing,
-    withholding,
 )
 from ccagent.client import Cause, Client, RequestError, TransientError
 from ccagent.clock import ClockWatch
@@ -172,7 +171,15 @@ async def check_in(agent: Agent, client: Client) -> float:
     agent.vitals.clock = str(agent.watch.stamp()[1])
     agent.vitals.last_checkin_at_ms = clock.now_ms()
     agent.vitals.checkin_error = None
+    _keep_as_long(agent.places, answer.backup_window_days)
     return answer.next_checkin_s
+
+
+def _keep_as_long(places: Places, backup_window_days: int) -> None:
+    """Write down how old a backup the server may be put back from: so long evidence is kept, also after a restart."""
+    known = identity.load(places)
+    if known is not None and known.backup_window_days != backup_window_days:
+        identity.save(places, known.model_copy(update={"backup_window_days": backup_window_days}))
 
 
 def checkin_pause_s(error: RequestError | None, failures: int, interval_s: float) -> float:
@@ -244,13 +251,9 @@ def tend(agent: Agent) -> None:
 
 
 async def prune(agent: Agent) -> int:
-    """Let rows leave that were receipted 30 days ago, a bounded number at a time; return how many did.
-
-    None does while a payload is withheld: a receipt over its stub is no delivery, and it may be among the oldest.
-    """
-    if agent.store.read(withholding.count):
-        return 0
-    before_ms = agent.watch.stamp()[0] - retention.KEEP_MS
+    """Let rows leave that were receipted long enough ago, a bounded number at a time; return how many did."""
+    known = identity.load(agent.places)
+    before_ms = agent.watch.stamp()[0] - retention.keep_ms(known.backup_window_days if known else 0)
     left = 0
     for _ in range(PRUNE_BLOCKS):
         gone = await agent.store.write(retention.prune, before_ms)

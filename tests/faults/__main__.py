@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.faults import copies, disk_errors, flips, full, hostile, kill, power, server
+from tests.faults import copies, disk_errors, flips, full, hostile, keys, kill, poison, power, server
 from tests.faults.rows import Row
 from tests.faults.shim import NoCompilerError
 
@@ -20,6 +20,8 @@ TABLE: dict[str, tuple[Runner, int, int]] = {
     "flips": (flips.run, 60, 4_000),
     "copies": (copies.run, 80, 5_000),
     "server": (server.run, 1, 150),
+    "poison": (poison.run, 60, 20_000),
+    "keys": (keys.run, 1, 60),
     "hostile": (hostile.run, 120, 20_000),
 }
 

@@ -24,6 +24,7 @@ from ccagent.places import Places
 from ccagent.store import Store
 from ccagent.uploader import Pace, Uploader
 from ccserver import app, config, keys, localpg, migrate
+from ccserver.errors import AlreadyExistsError
 from ccserver.scope import open_pool
 from ccshared import merkle
 from ccshared.messages import Head
@@ -73,7 +74,7 @@ async def serving(made: config.Config, urls: localpg.Urls, wrap: Any = lambda in
     """Serve the real app on a socket within this process, `wrap` around it, with one site in its database."""
     listener = socket.create_server((made.host, made.port))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    real = uvicorn.Config(wrap(app.make(made, urls.server)), lifespan="on", log_config=None, access_log=False)
+    real = uvicorn.Config(wrap(app.make(made, urls.server)), lifespan="on", interface="asgi3", log_config=None)
     server = uvicorn.Server(real)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
@@ -95,7 +96,7 @@ async def at(made: config.Config, urls: localpg.Urls) -> AsyncIterator[Running]:
     try:
         async with httpx.AsyncClient(base_url=made.public_url, trust_env=False, timeout=30) as client:
             running = Running(made.public_url, client, db, keys.load(made.key_file), urls)
-            with contextlib.suppress(asyncpg.UniqueViolationError):
+            with contextlib.suppress(AlreadyExistsError):
                 await running.add_site("acme", "acme-clinic")
             yield running
     finally:
