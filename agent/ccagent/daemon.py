@@ -26,7 +26,6 @@ from ccagent import (
     retention,
     rotation,
     scrubbing,
-    withholding,
 )
 from ccagent.client import Cause, Client, RequestError
 from ccagent.clock import ClockWatch
@@ -179,7 +178,15 @@ async def check_in(agent: Agent, client: Client) -> float:
     agent.vitals.clock = str(agent.watch.stamp()[1])
     agent.vitals.last_checkin_at_ms = agent.pace.now_ms()
     agent.vitals.checkin_error = None
+    _keep_as_long(agent.places, answer.backup_window_days)
     return agent.checkin_every_s or answer.next_checkin_s
+
+
+def _keep_as_long(places: Places, backup_window_days: int) -> None:
+    """Write down how old a backup the server may be put back from: so long evidence is kept, also after a restart."""
+    known = identity.load(places)
+    if known is not None and known.backup_window_days != backup_window_days:
+        identity.save(places, known.model_copy(update={"backup_window_days": backup_window_days}))
 
 
 def checkin_pause_s(
@@ -253,15 +260,13 @@ def tend(agent: Agent) -> None:
 
 
 async def prune(agent: Agent) -> int:
-    """Let rows leave that were receipted 30 days before the newest receipt; return how many did, so many at a time.
+    """Let rows leave that were receipted long enough before the newest receipt, so many at a time; return how many did.
 
     Both times are the server's: this machine's wall clock may be years off, and must not cost a payload.
-
-    None does while a payload is withheld: a receipt over its stub is no delivery, and it may be among the oldest.
     """
-    if agent.store.read(withholding.count):
-        return 0
-    before_ms = agent.store.read(retention.newest_receipt_ms) - retention.KEEP_MS
+    known = identity.load(agent.places)
+    keep_ms = retention.keep_ms(known.backup_window_days if known else 0)
+    before_ms = agent.store.read(retention.newest_receipt_ms) - keep_ms
     left = 0
     for _ in range(PRUNE_BLOCKS):
         gone = await agent.store.write(retention.prune, before_ms)

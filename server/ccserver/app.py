@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, compile_path
 
-from ccserver import auth, context, health, limiting, scrape, sweeps
+from ccserver import auth, context, health, limiting, marks, restores, scrape, sweeps
 from ccserver.config import Config
 from ccserver.context import Context
 from ccserver.errors import (
@@ -92,9 +92,11 @@ def make(config: Config, database_url: str) -> Starlette:
         database = await open_pool(database_url, min_size=config.pool_min, max_size=config.pool_max)
         try:
             await health.check_database(database)
+            known = marks.load(config.key_file)
+            await restores.check(database, known)
             gc.freeze()
-            ctx = context.make(database, key_file, config)
-            async with scrape.serving(config, ctx), _sweeping(config, ctx):
+            ctx = context.make(database, key_file, config, known)
+            async with scrape.serving(config, ctx), _sweeping(config, ctx), restores.watching(database, known):
                 yield {"context": ctx}
         finally:
             await database.close()

@@ -36,6 +36,8 @@ _OWN = (
     "CCSERVER_TRUSTED_PROXIES",
     *(f"CCSERVER_LIMIT_{name.upper()}" for name in vars(Rates())),
     *(f"CCSERVER_KEEP_{name.upper()}_DAYS" for name in retention.NAMES),
+    "CCSERVER_BACKUP_WINDOW_DAYS",
+    "CCSERVER_APPLIANCE_QUOTA_MIB",
 )
 SETTINGS = _DATABASE + _OWN
 DEFAULT_NAME = "central-command.local"
@@ -44,7 +46,11 @@ _LISTEN = re.compile(r"(?:\[([0-9a-f:]+)\]|([0-9A-Za-z.-]+)):([0-9]{1,5})")
 
 @dataclass(frozen=True)
 class Config:
-    """How this server runs. `database_url` is None for the embedded database under `data_dir`."""
+    """How this server runs. `database_url` is None for the embedded database under `data_dir`.
+
+    `backup_window_days`: how old the oldest backup is that may be restored; appliances keep evidence twice as long.
+    `appliance_quota_mib`: how much one appliance may store at once; an eighth of it comes back a day.
+    """
 
     database_url: str | None
     database_owner_url: str | None
@@ -64,6 +70,8 @@ class Config:
     trusted_proxies: tuple[Network, ...]
     metrics: tuple[str, int] | None
     metrics_asked: bool
+    backup_window_days: int = 14
+    appliance_quota_mib: int = 2048
 
     @property
     def secure(self) -> bool:
@@ -101,6 +109,8 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         trusted_proxies=_networks(values.get("CCSERVER_TRUSTED_PROXIES", "")),
         metrics=_metrics_listen(values),
         metrics_asked="CCSERVER_METRICS_LISTEN" in values,
+        backup_window_days=_integer(values, "CCSERVER_BACKUP_WINDOW_DAYS", 14, 0),
+        appliance_quota_mib=_integer(values, "CCSERVER_APPLIANCE_QUOTA_MIB", 2048, 16),
     )
 
 

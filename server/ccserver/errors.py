@@ -110,6 +110,10 @@ class TooManyRequestsError(CentralCommandError):
     """Too many requests: wait as long as Retry-After says."""
 
 
+class QuotaError(TooManyRequestsError):
+    """This appliance stored as much as it may for now: wait as long as Retry-After says."""
+
+
 class BadBodyError(CentralCommandError):
     """The request's body is not what this call takes."""
 
@@ -192,6 +196,14 @@ class RootMismatchError(CentralCommandError):
 
 class HeldConflictError(CentralCommandError):
     """The entries do not lead to the receipt that was shown as held."""
+
+
+class HeldNeededError(CentralCommandError):
+    """The database was restored: ask for the head, and show the newest receipt that you hold before the log goes on."""
+
+
+class RestoredError(DatabaseUnavailableError):
+    """The database was just restored from a backup: try again in a moment."""
 
 
 class CheckpointInvalidError(CentralCommandError):
