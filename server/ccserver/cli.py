@@ -11,6 +11,8 @@ from ccserver.commands import (
     db,
     doctor,
     enroll_code,
+    evidence,
+    export,
     key,
     keys,
     migrate,
@@ -22,7 +24,23 @@ from ccserver.commands import (
 )
 from ccserver.errors import CentralCommandError
 
-_COMMANDS = (serve, doctor, migrate, db, keys, partner, site, enroll_code, admin, user, key, audit, sweep)
+_COMMANDS = (
+    serve,
+    doctor,
+    migrate,
+    db,
+    keys,
+    partner,
+    site,
+    enroll_code,
+    admin,
+    user,
+    key,
+    audit,
+    sweep,
+    evidence,
+    export,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -16,6 +16,7 @@ from ccserver.scope import Database
 # Batches between body and commit. Unbounded, 64 appliances at once take four times the memory at the same speed.
 _BATCHES = 8
 _TOLD = Rate(1 / 600, 5)  # failed sign-ins of one account that the audit log tells one by one
+_EXPORTS = 2  # each packs on a core
 _PASSWORDS = 2  # argon2 takes 64 MiB each
 
 
@@ -39,6 +40,7 @@ class Context:
     background: set[asyncio.Task[None]] = field(default_factory=set)
     appends: Counter[str] = field(default_factory=Counter)
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES))
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_EXPORTS))
     passwords: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PASSWORDS))
 
     @property

@@ -62,6 +62,10 @@ class NotFoundError(CentralCommandError):
     """There is no such thing here."""
 
 
+class SiteClosedError(CentralCommandError):
+    """The site is closed: it is read and kept, and nothing new begins there."""
+
+
 class AlreadyExistsError(CentralCommandError):
     """There is one of that name already."""
 

@@ -94,6 +94,7 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.LinkSpentError: (404, "link-spent"),
     errors.LogUnknownError: (404, "log-unknown"),
     errors.AlreadyExistsError: (409, "already-exists"),
+    errors.SiteClosedError: (409, "site-closed"),
     errors.NotPendingError: (409, "not-pending"),
     errors.LastOwnerError: (409, "last-owner"),
     errors.LogGapError: (409, "log-gap"),

@@ -135,3 +135,12 @@ async def count(scope: PartnerScope, limit: int) -> int:
         "SELECT count(*) FROM (SELECT FROM api_keys WHERE partner_id = $1 LIMIT $2) AS counted", scope.partner_id, limit
     )
     return found
+
+
+async def revoke_all(scope: PartnerScope) -> int:
+    """Revoke every key of the partner; return how many there were."""
+    rows = await scope.conn.fetch(
+        "UPDATE api_keys SET revoked_at = now() WHERE partner_id = $1 AND revoked_at IS NULL RETURNING id",
+        scope.partner_id,
+    )
+    return len(rows)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from ccserver.scope import ApplianceScope, PartnerScope
+from ccserver.packing import Equivocation
+from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 from ccserver.witness import ForkError
 
 
@@ -37,3 +38,20 @@ async def count_of_sites(scope: PartnerScope, site_ids: Sequence[str]) -> dict[s
         site_ids,
     )
     return {row["site_id"]: row["count"] for row in rows}
+
+
+async def of_log(scope: SiteScope, log_id: int) -> list[Equivocation]:
+    """Return a log's forks, at most 16, in order of their places."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT seq, leaf, payload, checkpoint
+        FROM equivocations
+        WHERE site_id = $1 AND partner_id = $2 AND log_id = $3
+        ORDER BY seq, leaf
+        LIMIT 1000
+        """,
+        scope.site_id,
+        scope.partner_id,
+        log_id,
+    )
+    return [Equivocation(**row) for row in rows]

@@ -56,6 +56,16 @@ class Flagged:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """What is stored at a place of a log: its 32-byte leaf, and the payload or the reason why there is none."""
+
+    seq: int
+    leaf: bytes
+    payload: bytes | None
+    missing_reason: str | None
+
+
+@dataclass(frozen=True)
 class BundleDetail:
     """An entry of a log as the API shows it; `bundle_hash` is the leaf as 64 hex, `missing_reason` why no payload."""
 
@@ -318,6 +328,70 @@ async def page_of_log(scope: SiteScope, log_id: int, first: int, end: int) -> li
         end,
     )
     return [BundleDetail(**{**row, "hipaa_controls": orjson.loads(row["hipaa_controls"] or "[]")}) for row in rows]
+
+
+async def stored(scope: SiteScope, log_id: int, span: tuple[int, int], shown: tuple[int, int]) -> list[Stored]:
+    """Return what is stored at the places of `span`, in order; payloads only of the places of `shown`.
+
+    Both are (first, end), and the end is not among them.
+    """
+    rows = await scope.conn.fetch(
+        """
+        SELECT seq, bundle_hash AS leaf, CASE WHEN seq >= $6 AND seq < $7 THEN payload END AS payload, missing_reason
+        FROM evidence_bundles
+        WHERE site_id = $1 AND partner_id = $2 AND log_id = $3 AND seq >= $4 AND seq < $5
+        ORDER BY seq
+        """,
+        scope.site_id,
+        scope.partner_id,
+        log_id,
+        *span,
+        *shown,
+    )
+    return [Stored(**row) for row in rows]
+
+
+async def in_time(
+    scope: SiteScope, log_id: int, span: tuple[int, int], since: datetime | None, until: datetime | None
+) -> tuple[int | None, int | None]:
+    """Return, of the places of `span` whose own time is known, the first from `since` on and the last before `until`.
+
+    A carried entry is shown by the time of the old one, so it does not count, nor does a bare leaf.
+    """
+    row = await scope.conn.fetchrow(
+        """
+        SELECT min(seq) FILTER (WHERE $6::timestamptz IS NULL OR generated_at >= $6) AS first,
+               max(seq) FILTER (WHERE $7::timestamptz IS NULL OR generated_at < $7) AS last
+        FROM evidence_bundles
+        WHERE site_id = $1 AND partner_id = $2 AND log_id = $3 AND seq >= $4 AND seq < $5
+          AND payload IS NOT NULL AND bundle_type <> 'recovered'
+        """,
+        scope.site_id,
+        scope.partner_id,
+        log_id,
+        *span,
+        since,
+        until,
+    )
+    return (row["first"], row["last"]) if row else (None, None)
+
+
+async def neighbour(scope: SiteScope, log_id: int, span: tuple[int, int], last: bool) -> int | None:
+    """Return the last (or the first) place of `span` that has a payload with a time of its own."""
+    found: int | None = await scope.conn.fetchval(
+        """
+        SELECT CASE WHEN $6 THEN max(seq) ELSE min(seq) END
+        FROM evidence_bundles
+        WHERE site_id = $1 AND partner_id = $2 AND log_id = $3 AND seq >= $4 AND seq < $5
+          AND payload IS NOT NULL AND bundle_type <> 'recovered'
+        """,
+        scope.site_id,
+        scope.partner_id,
+        log_id,
+        *span,
+        last,
+    )
+    return found
 
 
 async def payload(scope: SiteScope, log_id: int, seq: int) -> bytes | None:

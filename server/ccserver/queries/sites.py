@@ -158,3 +158,25 @@ async def rename(scope: SiteScope, name: str, revision: int) -> SiteDetail | Non
         name,
     )
     return SiteDetail(**row) if row else None
+
+
+async def close(scope: SiteScope) -> bool:
+    """Close the scope's site for good; False when it is not there, or was closed before."""
+    done = await scope.conn.fetchval(
+        """
+        UPDATE sites SET closed_at = now(), revision = revision + 1
+        WHERE partner_id = $1 AND id = $2 AND closed_at IS NULL
+        RETURNING true
+        """,
+        scope.partner_id,
+        scope.site_id,
+    )
+    return bool(done)
+
+
+async def open_ids(scope: PartnerScope) -> list[str]:
+    """Return the partner's sites that are not closed."""
+    rows = await scope.conn.fetch(
+        "SELECT id FROM sites WHERE partner_id = $1 AND closed_at IS NULL ORDER BY id", scope.partner_id
+    )
+    return [row["id"] for row in rows]
