@@ -10,7 +10,10 @@ from ccserver.commands import (
     appliance,
     audit,
     db,
+    doctor,
     enroll_code,
+    evidence,
+    export,
     incident,
     key,
     keys,
@@ -21,6 +24,7 @@ from ccserver.commands import (
     serve,
     setting,
     site,
+    sweep,
     user,
     waiver,
 )
@@ -28,6 +32,7 @@ from ccserver.errors import CentralCommandError
 
 _COMMANDS = (
     serve,
+    doctor,
     migrate,
     db,
     keys,
@@ -44,6 +49,9 @@ _COMMANDS = (
     user,
     key,
     audit,
+    sweep,
+    evidence,
+    export,
 )
 
 

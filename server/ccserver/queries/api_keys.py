@@ -117,9 +117,30 @@ async def revoke(scope: PartnerScope | PlatformScope, partner_id: str, key_id: s
     return ApiKey(**row)
 
 
+async def note_use(scope: PartnerScope, key_id: str) -> None:
+    """Write that a key was used now, unless another process did within the minute."""
+    await scope.conn.execute(
+        """
+        UPDATE api_keys SET last_used_at = now()
+        WHERE partner_id = $1 AND id = $2 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+        """,
+        scope.partner_id,
+        key_id,
+    )
+
+
 async def count(scope: PartnerScope, limit: int) -> int:
     """Return how many keys the partner has, counted up to `limit`."""
     found: int = await scope.conn.fetchval(
         "SELECT count(*) FROM (SELECT FROM api_keys WHERE partner_id = $1 LIMIT $2) AS counted", scope.partner_id, limit
     )
     return found
+
+
+async def revoke_all(scope: PartnerScope) -> int:
+    """Revoke every key of the partner; return how many there were."""
+    rows = await scope.conn.fetch(
+        "UPDATE api_keys SET revoked_at = now() WHERE partner_id = $1 AND revoked_at IS NULL RETURNING id",
+        scope.partner_id,
+    )
+    return len(rows)

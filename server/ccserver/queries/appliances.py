@@ -336,3 +336,27 @@ async def rename(scope: SiteScope, appliance_id: str, name: str | None, revision
         name,
     )
     return ApplianceDetail(**row) if row else None
+
+
+async def count_in_service(scope: SiteScope) -> int:
+    """Return how many appliances of the site are not revoked."""
+    found: int = await scope.conn.fetchval(
+        "SELECT count(*) FROM appliances WHERE site_id = $1 AND partner_id = $2 AND revoked_at IS NULL",
+        scope.site_id,
+        scope.partner_id,
+    )
+    return found
+
+
+async def revoke_all(scope: SiteScope) -> int:
+    """Refuse every appliance of the site from now on; return how many were in service."""
+    rows = await scope.conn.fetch(
+        """
+        UPDATE appliances SET revoked_at = now(), is_online = false
+        WHERE site_id = $1 AND partner_id = $2 AND revoked_at IS NULL
+        RETURNING id
+        """,
+        scope.site_id,
+        scope.partner_id,
+    )
+    return len(rows)

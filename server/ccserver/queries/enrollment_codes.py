@@ -200,3 +200,31 @@ async def revoke(scope: SiteScope, code_id: str) -> bool:
         code_id,
     )
     return bool(done)
+
+
+async def count_open(scope: SiteScope) -> int:
+    """Return how many codes of the site could still be used."""
+    found: int = await scope.conn.fetchval(
+        """
+        SELECT count(*)
+        FROM enrollment_codes
+        WHERE site_id = $1 AND partner_id = $2 AND used_at IS NULL AND revoked_at IS NULL AND expires_at > now()
+        """,
+        scope.site_id,
+        scope.partner_id,
+    )
+    return found
+
+
+async def revoke_all(scope: SiteScope) -> int:
+    """Make every unused code of the site useless; return how many there were."""
+    rows = await scope.conn.fetch(
+        """
+        UPDATE enrollment_codes SET revoked_at = now()
+        WHERE site_id = $1 AND partner_id = $2 AND used_at IS NULL AND revoked_at IS NULL
+        RETURNING id
+        """,
+        scope.site_id,
+        scope.partner_id,
+    )
+    return len(rows)

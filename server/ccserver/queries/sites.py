@@ -44,19 +44,22 @@ async def insert(scope: PartnerScope, site_id: str, name: str) -> None:
         raise NotFoundError(f"There is no partner {scope.partner_id}.") from error
 
 
-async def page_by_name(scope: PartnerScope, limit: int, offset: int) -> list[Site]:
-    """Return a page of the partner's sites by name."""
+async def page_by_name(scope: PartnerScope, limit: int, offset: int, auditor_id: str | None = None) -> list[Site]:
+    """Return a page of the partner's sites by name: all, or those that an auditor may read."""
     rows = await scope.conn.fetch(
         """
         SELECT id, partner_id, name, created_at
         FROM sites
         WHERE partner_id = $1
+          AND ($4::text IS NULL
+               OR EXISTS (SELECT FROM user_sites u WHERE u.partner_id = $1 AND u.site_id = sites.id AND u.user_id = $4))
         ORDER BY name, id
         LIMIT $2 OFFSET $3
         """,
         scope.partner_id,
         limit,
         offset,
+        auditor_id,
     )
     return [Site(**row) for row in rows]
 
@@ -155,3 +158,25 @@ async def rename(scope: SiteScope, name: str, revision: int) -> SiteDetail | Non
         name,
     )
     return SiteDetail(**row) if row else None
+
+
+async def close(scope: SiteScope) -> bool:
+    """Close the scope's site for good; False when it is not there, or was closed before."""
+    done = await scope.conn.fetchval(
+        """
+        UPDATE sites SET closed_at = now(), revision = revision + 1
+        WHERE partner_id = $1 AND id = $2 AND closed_at IS NULL
+        RETURNING true
+        """,
+        scope.partner_id,
+        scope.site_id,
+    )
+    return bool(done)
+
+
+async def open_ids(scope: PartnerScope) -> list[str]:
+    """Return the partner's sites that are not closed."""
+    rows = await scope.conn.fetch(
+        "SELECT id FROM sites WHERE partner_id = $1 AND closed_at IS NULL ORDER BY id", scope.partner_id
+    )
+    return [row["id"] for row in rows]

@@ -356,3 +356,21 @@ async def set_password(scope: PartnerScope, user_id: str, password_hash: str) ->
         user_id,
         password_hash,
     )
+
+
+async def disable_all(scope: PartnerScope) -> int:
+    """Disable every person of the partner, whose sessions and links end; return how many could sign in."""
+    rows = await scope.conn.fetch(
+        """
+        WITH ended AS (
+            DELETE FROM sessions WHERE partner_id = $1
+        ), void AS (
+            DELETE FROM invitations WHERE partner_id = $1 AND used_at IS NULL
+        )
+        UPDATE users SET disabled_at = now(), revision = revision + 1
+        WHERE partner_id = $1 AND disabled_at IS NULL
+        RETURNING id
+        """,
+        scope.partner_id,
+    )
+    return len(rows)

@@ -19,7 +19,7 @@ async def document(server: Running) -> dict[str, Any]:
 
 async def test_every_route_for_programs_is_in_the_document(server: Running) -> None:
     paths = (await document(server))["paths"]
-    declared = {(row.path, row.method.lower()) for row in app.ENDPOINTS if row.path.startswith(("/api/", "/agent/"))}
+    declared = {(row.path, row.method.lower()) for row in app.ENDPOINTS if row.path.startswith(("/api/v1/", "/agent/"))}
     assert declared <= {(path, method) for path, methods in paths.items() for method in methods}
 
 
@@ -78,3 +78,13 @@ async def test_every_create_takes_an_idempotency_key(server: Running) -> None:
     rows = [row for row in app.ENDPOINTS if row.path.startswith("/api/v1/") and 201 in row.answers]
     assert [row.path for row in rows if "Idempotency-Key" not in row.headers] == []
     assert len(rows) >= 8
+
+
+async def test_the_reference_names_every_operation_and_runs_nothing(server: Running) -> None:
+    answer = await server.client.get("/api/reference")
+    assert answer.status_code == 200
+    paths = (await document(server))["paths"]
+    ids = {operation["operationId"] for methods in paths.values() for operation in methods.values()}
+    assert ids == set(re.findall(r'<section class="card" id="((?!schema-)[^"]+)"', answer.text))
+    assert "<script" not in answer.text
+    assert "http://" not in answer.text
