@@ -80,7 +80,7 @@ ENDPOINTS: list[Endpoint] = [
     *settings.ENDPOINTS,
     *audit.ENDPOINTS,
 ]
-ENDPOINTS += [openapi.endpoint(ENDPOINTS), reference.endpoint(ENDPOINTS)]
+ENDPOINTS += [openapi.endpoint(ENDPOINTS), reference.endpoint(lambda: openapi.document(ENDPOINTS))]
 
 
 def make(config: Config, database_url: str) -> Starlette:

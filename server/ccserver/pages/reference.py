@@ -1,6 +1,6 @@
 """The reference of the API for people: a page made from the OpenAPI document, and says what that says."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -8,15 +8,14 @@ from starlette.responses import Response
 
 from ccserver.http import Caller, Endpoint
 from ccserver.pages import render
-from ccserver.routes.api import openapi
 
 
-def endpoint(endpoints: Sequence[Endpoint]) -> Endpoint:
-    """Return the route of the page on these endpoints."""
+def endpoint(document: Callable[[], dict[str, Any]]) -> Endpoint:
+    """Return the route of the page on an OpenAPI document."""
 
     async def show(request: Request) -> Response:
         """Show the reference of the API."""
-        made = openapi.document(endpoints)
+        made = document()
         values = {"operations": _operations(made), "schemas": made["components"]["schemas"]}
         return render.page(request, "reference.html", values)
 
