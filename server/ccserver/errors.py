@@ -62,6 +62,10 @@ class NotFoundError(CentralCommandError):
     """There is no such thing here."""
 
 
+class SiteClosedError(CentralCommandError):
+    """The site is closed: it is read and kept, and nothing new begins there."""
+
+
 class AlreadyExistsError(CentralCommandError):
     """There is one of that name already."""
 
@@ -108,6 +112,10 @@ class IdempotencyConflictError(CentralCommandError):
 
 class TooManyRequestsError(CentralCommandError):
     """Too many requests: wait as long as Retry-After says."""
+
+
+class QuotaError(TooManyRequestsError):
+    """This appliance stored as much as it may for now: wait as long as Retry-After says."""
 
 
 class BadBodyError(CentralCommandError):
@@ -192,6 +200,14 @@ class RootMismatchError(CentralCommandError):
 
 class HeldConflictError(CentralCommandError):
     """The entries do not lead to the receipt that was shown as held."""
+
+
+class HeldNeededError(CentralCommandError):
+    """The database was restored: ask for the head, and show the newest receipt that you hold before the log goes on."""
+
+
+class RestoredError(DatabaseUnavailableError):
+    """The database was just restored from a backup: try again in a moment."""
 
 
 class CheckpointInvalidError(CentralCommandError):

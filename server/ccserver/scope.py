@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from ccserver import pooler
-from ccserver.errors import DatabaseUnavailableError, DeviceUnknownError, NotFoundError
+from ccserver.errors import DatabaseUnavailableError, DeviceUnknownError, NotFoundError, SiteClosedError
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -27,6 +27,8 @@ PLATFORM = "platform"
 _ID = re.compile(r"[0-9a-z-]{1,64}")
 _ACQUIRE_SECONDS = 5.0
 _COMMAND_SECONDS = 30.0
+_SITE_CLOSED = "CC001"  # as the triggers of migration 018 say
+_BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # Nothing of the request's doing: the database is away, full or starting.
 _AWAY = (
     OSError,
@@ -135,6 +137,13 @@ class Database:
             yield SiteScope(conn, partner_id, site_id)
 
     @asynccontextmanager
+    async def snapshot(self, partner_id: str, site_id: str) -> AsyncIterator[SiteScope]:
+        """Open a site's scope that only reads, and sees one moment however long it lasts."""
+        begin = _begin(partner_id=partner_id, site_id=site_id).replace("BEGIN", _BEGIN_SNAPSHOT, 1)
+        async with self._transaction(begin) as conn:
+            yield SiteScope(conn, partner_id, site_id)
+
+    @asynccontextmanager
     async def appliance(self, site_id: str, appliance_id: str) -> AsyncIterator[ApplianceScope]:
         """Open an appliance's scope; DeviceUnknownError when it is not known, not of that site, or revoked."""
         async with self._transaction("BEGIN") as conn:
@@ -181,6 +190,8 @@ class Database:
         except TimeoutError:
             self.use.timeouts += 1
             raise
+        except asyncpg.PostgresError as error:  # whatever keeps us out, the request did not do it
+            raise DatabaseUnavailableError from error
         finally:
             self.use.waited_s += time.perf_counter() - asked
         self.use.lent += 1
@@ -203,8 +214,10 @@ class Database:
                 await conn.execute(begin)
                 yield conn
                 await _commit(conn)
-            except BaseException:
+            except BaseException as error:
                 await _roll_back(conn)
+                if getattr(error, "sqlstate", None) == _SITE_CLOSED:
+                    raise SiteClosedError from error
                 raise
 
 
