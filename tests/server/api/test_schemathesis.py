@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from ccserver.config import Config
 from tests.devices import Device, Running
-from tests.operators import with_key
+from tests.operators import unlimited, with_key
 
 CONFIG = Path(__file__).parents[2] / "schemathesis.toml"
-EXAMPLES = os.environ.get("EXAMPLES", "3")
+EXAMPLES = os.environ.get("EXAMPLES", "1")
 SECONDS = 300
 CALLERS = {"nobody": "", "owner": "/api/", "platform_admin": "/api/", "device": "/agent/"}
+
+
+@pytest.fixture
+def settings(settings: Config) -> Config:
+    return unlimited(settings)
 
 
 SCHEMES = {"device": "device", "owner": "key", "platform_admin": "key"}
