@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.faults import clock, copies, disk_errors, flips, full, kill, network, power
+from tests.faults import clock, copies, disk_errors, flips, full, kill, network, offline, power
 from tests.faults.rows import Row
 from tests.faults.shim import NoCompilerError
 
@@ -20,6 +20,7 @@ TABLE: dict[str, tuple[Runner, int, int]] = {
     "flips": (flips.run, 60, 4_000),
     "clock": (clock.run, 1, 12),
     "network": (network.run, 40, 600),
+    "offline": (offline.run, 2_100, 280_000),
     "copies": (copies.run, 80, 5_000),
 }
 
