@@ -36,7 +36,7 @@ from tests.faults.rows import Row, scratch, seeded
 
 DAYS = 28
 _AT_ONCE = 35  # entries of one patrol, in one shared commit
-_OLD_INCIDENTS = 300
+_OLD_INCIDENTS = 250
 _VISIBLE_S = 5.0
 _FULL = 100_000
 _FACTS = {"volumes": [{"device": f"/dev/vol{i}", "cipher": "aes-xts-plain64", "key_bits": 512} for i in range(7)]}
@@ -161,6 +161,8 @@ async def _come_back(server: Running, store: Store, line: Line, what: tuple[Row,
         for number in range(5 if n >= _FULL else 1):
             await asyncio.sleep(1.0)  # without a link
             broken = await _break(store, f"critical-{number}", Severity.CRITICAL)
+            agent.found.set()  # as a patrol does
+            agent.mirror_now.set()
             async with line.open():
                 daemon.nudge(agent)  # as when the kernel tells of a link
                 seen.append(await _visible_after(server, broken))
