@@ -135,7 +135,7 @@ def run(seed: int, n: int) -> Row:
 
 def _tell(row: Row, seed: int, number: int) -> None:
     with scratch() as folder:
-        chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+        chance = random.Random(seed)
         hours.run(lambda loop: _story(loop, row, chance, folder, number))
 
 

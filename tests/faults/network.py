@@ -296,7 +296,7 @@ def _day(why: str, seed: int) -> int:
 async def _fail_all_day(loop: Hours, store: Store, server: MemoryServer, seed: int) -> None:
     known = identity.load(store.places)
     assert known is not None
-    uniform = random.Random(seed).uniform  # noqa: S311 - to be repeated, not to be secret
+    uniform = random.Random(seed).uniform
     pace = Pace(
         uniform=uniform, boottime=loop.time, now_ms=lambda: appliance.STAMP[0] + round(loop.now * 1000), step_s=30.0
     )
