@@ -189,9 +189,9 @@ async def test_the_longer_backup_window_of_the_server_keeps_rows_longer(store: S
     appliance.acknowledge(store, COUNT)
     agent = daemon.open_agent(Config(), places, store)
     daemon._keep_as_long(places, 45)
-    agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + 90 * 86_400_000, lambda: 1.0, lambda: True))
+    heard(store, STAMP[0] + 90 * 86_400_000)
     assert await daemon.prune(agent) == 0
-    agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + 90 * 86_400_000 + 1, lambda: 1.0, lambda: True))
+    heard(store, STAMP[0] + 90 * 86_400_000 + 1000)
     assert await daemon.prune(agent) == 768
 
 

@@ -15,6 +15,7 @@ FAULTS = (
     "", "drop", "cut request", "duplicate", "late", "delay", "half-open", "lost answer", "cut answer", "trickle",
     "portal", "redirect", "511", "other receipt", "no receipt", "endless", "endless head",
 )  # fmt: skip
+_LIES = ("other receipt", "no receipt")
 _PORTAL = b"<html><body>Welcome to the clinic's guest network</body></html>"
 _CHUNK = b"10000\r\n" + b" " * 65536 + b"\r\n"
 
@@ -30,7 +31,9 @@ class Line:
     tls: ssl.SSLContext | None = None
     issued: set[str] = field(default_factory=set)
     requests: int = 0
+    forged: int = 0
     met: dict[str, int] = field(default_factory=dict)
+    _lies: list[str] = field(default_factory=list)
     _late: list["asyncio.Task[bytes]"] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
@@ -47,10 +50,18 @@ class Line:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             request = await _read(reader)
             self.requests += 1
-            name = self.next_fault()
+            name = self._fitting(self.next_fault(), request)
             self.met[name] = self.met.get(name, 0) + 1
             await self._deal(name, request, writer)
         writer.close()
+
+    def _fitting(self, name: str, request: bytes) -> str:
+        """Keep a lie about a receipt for the next answer that has one."""
+        has_receipt = b"/log/" in request.partition(b"\r\n")[0]
+        if name in _LIES and not has_receipt:
+            self._lies.append(name)
+            return ""
+        return self._lies.pop() if has_receipt and not name and self._lies else name
 
     async def _deal(self, name: str, request: bytes, writer: asyncio.StreamWriter) -> None:
         if name in _ANSWERS:
@@ -105,10 +116,14 @@ class Line:
         head, _, body = answer.partition(b"\r\n\r\n")
         try:
             found = json.loads(body)
-            receipt = found["receipt"]
-        except (ValueError, KeyError, TypeError):
-            return b""
-        found["receipt"] = self.forge(receipt) if receipt and name == "other receipt" else None
+            receipt = found.get("receipt")
+        except (ValueError, AttributeError):
+            receipt = None
+        if not receipt:
+            self._lies.append(name)
+            return answer
+        self.forged += name == "other receipt"
+        found["receipt"] = self.forge(receipt) if name == "other receipt" else None
         body = json.dumps(found).encode()
         kept = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
         return b"\r\n".join([*kept, b"Content-Length: %d" % len(body), b"", body])

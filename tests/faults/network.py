@@ -105,6 +105,8 @@ async def _storm(store: Store, line: Line, storm: _Storm, who: Enrolment, row: R
     row.expect(_rss_kib() - before_kib < MAX_GROWTH_KIB, f"the agent grew by {_rss_kib() - before_kib} KiB")
     row.count("requests", line.requests)
     row.count("KiB grown", max(_rss_kib() - before_kib, 0))
+    row.count("forged receipts", line.forged)
+    row.expect(line.forged > 0, "no forged receipt came by")
     row.count("kinds of fault", len(line.met) - 1)
     for name in FAULTS:
         row.expect(line.met.get(name, 0) > 0, f"no request met {name!r}")
