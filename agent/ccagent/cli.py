@@ -21,6 +21,7 @@ COMMANDS = {
     "once": "Check once, then upload until all is receipted.",
     "status": "Say how the agent is; works with the network down.",
     "queue": "Say what waits to be uploaded, and why.",
+    "metrics": "Print metrics for Prometheus.",
     "incidents": "List the open incidents.",
     "flush": "Try to deliver now instead of waiting.",
     "rotate-key": "Make a new device key, named by the old one.",

@@ -40,12 +40,13 @@ class Settings(BaseModel):
 
 
 class AgentSettings(Settings):
-    """`[agent]`: where the state is, who the server is, how often to look."""
+    """`[agent]`: where the state is, who the server is, how often to look, what Prometheus reads."""
 
     state_dir: AbsolutePath = DEFAULT_STATE_DIR
     server_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+[^\s]*$")] | None = None
     patrol_interval_s: Seconds = 300
     checkin_interval_s: Seconds = 60
+    metrics_file: AbsolutePath | None = None
 
 
 class PatchingSettings(Settings):

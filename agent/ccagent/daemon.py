@@ -7,7 +7,6 @@ import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,7 @@ from ccagent import (
     enrolment,
     identity,
     line,
+    metrics,
     mirror,
     opening,
     patrol,
@@ -26,7 +26,6 @@ from ccagent import (
     retention,
     rotation,
     scrubbing,
-    withholding,
 )
 from ccagent.client import Cause, Client, RequestError
 from ccagent.clock import ClockWatch
@@ -46,6 +45,7 @@ from ccagent.store import (
     StoreUnusableError,
 )
 from ccagent.uploader import Pace, Uniform, Uploader, asked_s, wait_s
+from ccshared import logs
 from ccshared.messages import Checkin
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ STOP_S = 3.0
 CHECKIN_S = (5.0, 3600.0)
 MIRROR_S = 60.0
 KEEP_S = 60.0
+METRICS_S = 60.0
 PRUNE_S = 3600.0
 PRUNE_BLOCKS = 16  # of 256 rows, an hour: far more than an hour makes
 
@@ -70,12 +71,12 @@ class RecentLog(logging.Handler):
 
     def __init__(self, most: int = 500) -> None:
         super().__init__()
+        self.setFormatter(logs.Lines("text"))
         self.lines: deque[str] = deque(maxlen=most)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line."""
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
-        self.lines.append(f"{at} {record.levelname} {record.name}: {record.getMessage()}"[:2000])
+        self.lines.append(self.format(record)[:2000])
 
 
 @dataclass
@@ -119,6 +120,7 @@ async def run(config: Config, places: Places) -> None:
                     "network": partial(_network, agent),
                     "keep": partial(_keep, agent),
                     "line": partial(_line, agent),
+                    "metrics": partial(_metrics, agent),
                 }
                 await together(stop.wait(), loops)
     log.info("stopped")
@@ -147,6 +149,8 @@ async def patrol_once(agent: Agent) -> patrol.Summary:
     agent.vitals.last_patrol_at_ms = summary.at_ms
     agent.vitals.clock = str(agent.watch.stamp()[1])
     agent.found.set()
+    if summary.opened:
+        agent.mirror_now.set()  # what just broke is told at once, even while the server was out of reach a moment ago
     if agent.uploader is not None:
         agent.uploader.wake.set()
     return summary
@@ -174,7 +178,15 @@ async def check_in(agent: Agent, client: Client) -> float:
     agent.vitals.clock = str(agent.watch.stamp()[1])
     agent.vitals.last_checkin_at_ms = agent.pace.now_ms()
     agent.vitals.checkin_error = None
+    _keep_as_long(agent.places, answer.backup_window_days)
     return agent.checkin_every_s or answer.next_checkin_s
+
+
+def _keep_as_long(places: Places, backup_window_days: int) -> None:
+    """Write down how old a backup the server may be put back from: so long evidence is kept, also after a restart."""
+    known = identity.load(places)
+    if known is not None and known.backup_window_days != backup_window_days:
+        identity.save(places, known.model_copy(update={"backup_window_days": backup_window_days}))
 
 
 def checkin_pause_s(
@@ -248,15 +260,13 @@ def tend(agent: Agent) -> None:
 
 
 async def prune(agent: Agent) -> int:
-    """Let rows leave that were receipted 30 days before the newest receipt; return how many did, so many at a time.
+    """Let rows leave that were receipted long enough before the newest receipt, so many at a time; return how many did.
 
     Both times are the server's: this machine's wall clock may be years off, and must not cost a payload.
-
-    None does while a payload is withheld: a receipt over its stub is no delivery, and it may be among the oldest.
     """
-    if agent.store.read(withholding.count):
-        return 0
-    before_ms = agent.store.read(retention.newest_receipt_ms) - retention.KEEP_MS
+    known = identity.load(agent.places)
+    keep_ms = retention.keep_ms(known.backup_window_days if known else 0)
+    before_ms = agent.store.read(retention.newest_receipt_ms) - keep_ms
     left = 0
     for _ in range(PRUNE_BLOCKS):
         gone = await agent.store.write(retention.prune, before_ms)
@@ -274,6 +284,21 @@ async def _keep(agent: Agent) -> None:
             prune_at = clock.boottime() + PRUNE_S
             await prune(agent)
         await asyncio.sleep(KEEP_S)
+
+
+async def _metrics(agent: Agent) -> None:
+    """Keep the file that a collector reads, where the settings name one; a folder that refuses stops nothing else."""
+    path, refused = agent.config.agent.metrics_file, ""
+    while path is not None:
+        try:
+            metrics.write(path, report.measured(agent.places, agent.store, agent.vitals))
+            refused = ""
+        except OSError as error:
+            if str(error) != refused:
+                log.warning("the metrics file is not written: %s", error)
+            refused = str(error)
+        await asyncio.sleep(METRICS_S)
+    await asyncio.Event().wait()
 
 
 async def _network(agent: Agent) -> None:
@@ -357,7 +382,8 @@ async def _mirror(agent: Agent, client: Client) -> None:
         agent.found.clear()
         agent.mirror_now.clear()
         try:
-            await mirror.mirror(agent.store, client, refused)
+            if not await _until(agent.mirror_now, mirror.mirror(agent.store, client, refused)):
+                continue  # the line is another: what hung on the one before need not run out of time first
         except RequestError as error:
             failures += 1
             pause = wait_s(error, failures, agent.pace.uniform)
@@ -375,6 +401,21 @@ async def _line(agent: Agent) -> None:
             await asyncio.Event().wait()
         else:
             await line.watch(told, partial(nudge, agent))
+
+
+async def _until(news: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+    """Work to the end, or until there is news, which stops it; return whether it came to its end."""
+    working, hearing = asyncio.ensure_future(work), asyncio.ensure_future(news.wait())
+    try:
+        await asyncio.wait({working, hearing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = working.done()
+        working.cancel()
+        hearing.cancel()
+        await asyncio.gather(working, hearing, return_exceptions=True)
+    if ended:
+        working.result()
+    return ended
 
 
 async def _event(event: asyncio.Event, at_most_s: float) -> None:

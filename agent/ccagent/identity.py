@@ -27,6 +27,7 @@ class Identity(BaseModel):
 
     `next_epoch_number` is null while the server has not yet been asked for earlier epochs of this appliance;
     `previous_receipt` is the newest receipt of the newest of those, for the genesis of the next.
+    `backup_window_days`: the server may be put back from a backup as old as that, as its last check-in said.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -40,6 +41,7 @@ class Identity(BaseModel):
     enrolled_at_ms: Milliseconds
     next_epoch_number: Count | None = None
     previous_receipt: str | None = None
+    backup_window_days: Count = 0
 
     @property
     def origins(self) -> str:

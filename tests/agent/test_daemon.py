@@ -55,3 +55,16 @@ def test_check_ins_wait_longer_where_a_person_must_act_or_the_server_asks() -> N
     busy = TransientError("x")
     busy.retry_after_s = 600
     assert daemon.checkin_pause_s(busy, 1, 60) >= 600
+
+
+async def test_news_ends_work_that_hangs_and_work_that_fails_says_so() -> None:
+    news = asyncio.Event()
+    assert await daemon._until(news, asyncio.sleep(0)) is True
+    with pytest.raises(TransientError):
+        await daemon._until(news, fails())
+    asyncio.get_running_loop().call_later(0.01, news.set)
+    assert await asyncio.wait_for(daemon._until(news, asyncio.sleep(60)), 5) is False
+
+
+async def fails() -> None:
+    raise TransientError("x")
