@@ -28,6 +28,7 @@ COMMANDS = {
     "alarms": "List what a person must look at, and end an alarm.",
     "support-bundle": "Write what support needs to know into a file, without personal data or secrets.",
     "simulate": "Play many appliances at once against a server, as a scenario says.",
+    "receipt": "Print the newest receipt, for an auditor to take away.",
     "verify": "Verify the own log against the receipts that are held for it.",
 }
 

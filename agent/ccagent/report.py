@@ -115,6 +115,13 @@ def verified(places: Places, store: Store) -> dict[str, Any]:
     return {"whole": all(log.trouble is None for log in logs), "logs": [dataclasses.asdict(log) for log in logs]}
 
 
+def newest_receipt(store: Store) -> dict[str, Any]:
+    """Return the receipt of the newest log that has one, as it was signed; None while nothing is receipted."""
+    receipted = [log for log in store.read(queue.all_epochs) if log.receipt is not None]
+    newest = receipted[-1] if receipted else None
+    return {"origin": newest.origin if newest else None, "receipt": newest.receipt if newest else None}
+
+
 def open_incidents(store: Store) -> dict[str, Any]:
     """Return the open incidents, oldest first, at most 200, and how many there are."""
     open_ = store.read(incidents.open_rows)
@@ -122,19 +129,21 @@ def open_incidents(store: Store) -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals | None) -> dict[str, Any]:
-    """Return the answer to a question: status, queue, incidents, metrics or verify."""
+    """Return the answer to a question: status, queue, incidents, metrics, verify, receipt or store."""
     answers: dict[object, Callable[[], dict[str, Any]]] = {
         "status": lambda: status(places, store, vitals),
         "queue": lambda: queued(store),
         "incidents": lambda: open_incidents(store),
         "metrics": lambda: {"text": measured(places, store, vitals)},
         "verify": lambda: verified(places, store),
+        "receipt": lambda: newest_receipt(store),
         "store": lambda: {"sqlite": store.read(lambda tx: tx.execute("SELECT sqlite_version()").fetchone()[0])},
     }
     asked = request.get("ask")
     if isinstance(asked, str) and asked in answers:
         return answers[asked]()
-    return {"error": f"{str(asked)[:40]!r} is no question: ask for status, queue, incidents, metrics or verify"}
+    named = "status, queue, incidents, metrics, verify or receipt"
+    return {"error": f"{str(asked)[:40]!r} is no question: ask for {named}"}
 
 
 def _who(places: Places) -> dict[str, Any]:

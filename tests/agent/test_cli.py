@@ -181,6 +181,15 @@ def test_the_own_log_verifies_and_a_damaged_receipt_is_found(machine: Machine, w
     assert json.loads(machine.call("verify", "--json").stdout)["whole"] is False
 
 
+def test_the_newest_receipt_is_printed_as_it_was_signed(machine: Machine, witness: Witness) -> None:
+    machine.enroll(witness)
+    assert machine.call("receipt").returncode == 1
+    machine.call("once")
+    printed = machine.call("receipt")
+    assert (printed.returncode, printed.stdout.count("\n")) == (0, 6)
+    assert json.loads(machine.call("receipt", "--json").stdout)["receipt"] == printed.stdout
+
+
 def test_a_damaged_store_is_mended_when_the_agent_starts(machine: Machine, witness: Witness) -> None:
     machine.enroll(witness)
     machine.call("once")
