@@ -27,6 +27,7 @@ COMMANDS = {
     "rotate-key": "Make a new device key, named by the old one.",
     "alarms": "List what a person must look at, and end an alarm.",
     "support-bundle": "Write what support needs to know into a file, without personal data or secrets.",
+    "simulate": "Play many appliances at once against a server, as a scenario says.",
     "verify": "Verify the own log against the receipts that are held for it.",
 }
 

@@ -56,9 +56,9 @@ def status(places: Places, store: Store, vitals: Vitals | None = None) -> dict[s
     }
 
 
-def standing_alarms(store: Store, vitals: Vitals | None = None) -> list[Alarm]:
+def standing_alarms(store: Store, vitals: Vitals | None = None, now_ms: int | None = None) -> list[Alarm]:
     """Return what a person must look at: what happened, payloads that are withheld, and receipts that stay away."""
-    now = clock.now_ms()
+    now = clock.now_ms() if now_ms is None else now_ms
     found = store.read(alarms.standing, now)
     withheld = store.read(withholding.undelivered, 1)
     if withheld:

@@ -9,12 +9,14 @@ from starlette.requests import Request
 from ccserver.config import Config
 from ccserver.keys import KeyFile, ServerKeys
 from ccserver.limits import Buckets, Limits, Rate, Told
+from ccserver.marks import Marks
 from ccserver.metrics import Metrics
 from ccserver.scope import Database
 
 # Batches between body and commit. Unbounded, 64 appliances at once take four times the memory at the same speed.
 _BATCHES = 8
 _TOLD = Rate(1 / 600, 5)  # failed sign-ins of one account that the audit log tells one by one
+_EXPORTS = 2  # each packs on a core
 _PASSWORDS = 2  # argon2 takes 64 MiB each
 
 
@@ -30,6 +32,7 @@ class Context:
     cursor_key: bytes
     seal_key: bytes
     ticket_key: bytes
+    marks: Marks
     limits: Limits
     metrics: Metrics = field(default_factory=Metrics)
     refusals_told: Told = field(default_factory=lambda: Told(Buckets(_TOLD)))
@@ -37,6 +40,7 @@ class Context:
     background: set[asyncio.Task[None]] = field(default_factory=set)
     appends: Counter[str] = field(default_factory=Counter)
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES))
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_EXPORTS))
     passwords: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PASSWORDS))
 
     @property
@@ -45,7 +49,7 @@ class Context:
         return self.key_file.current
 
 
-def make(db: Database, key_file: KeyFile, config: Config) -> Context:
+def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Context:
     """Return the context for an open pool."""
     keys = key_file.current
     return Context(
@@ -58,6 +62,7 @@ def make(db: Database, key_file: KeyFile, config: Config) -> Context:
         seal_key=keys.derive("cc seal v1"),
         ticket_key=keys.derive("cc sign-in ticket v1"),
         limits=Limits(config.rates),
+        marks=marks,
     )
 
 

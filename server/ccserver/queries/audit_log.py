@@ -92,6 +92,22 @@ async def newest(scope: PartnerScope | PlatformScope, partner_id: str, wanted: F
     return [AuditEntry(**row) for row in rows]
 
 
+async def head_at(scope: SiteScope | PartnerScope, until: datetime | None) -> tuple[int, bytes]:
+    """Return how long the partner's chain is and its last entry's hash; as it was before `until`, if that is set."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT seq, hash
+        FROM audit_log
+        WHERE partner_id = $1 AND ($2::timestamptz IS NULL OR at < $2)
+        ORDER BY seq DESC
+        LIMIT 1
+        """,
+        scope.partner_id,
+        until,
+    )
+    return (row["seq"] + 1, row["hash"]) if row else (0, bytes(32))
+
+
 async def count(scope: PartnerScope | PlatformScope, partner_id: str, wanted: Filter) -> int:
     """Return how many of the partner's entries are wanted, at most 10,001."""
     found: int = await scope.conn.fetchval(

@@ -146,3 +146,28 @@ async def cancel(scope: SiteScope, order_id: str, actor: str) -> bool:
         actor,
     )
     return bool(done)
+
+
+async def count_pending(scope: SiteScope) -> int:
+    """Return how many orders of the site no appliance has taken yet."""
+    found: int = await scope.conn.fetchval(
+        "SELECT count(*) FROM orders WHERE site_id = $1 AND partner_id = $2 AND status = 'pending'",
+        scope.site_id,
+        scope.partner_id,
+    )
+    return found
+
+
+async def cancel_all(scope: SiteScope, actor: str) -> int:
+    """Cancel every order of the site that no appliance has taken yet; return how many there were."""
+    rows = await scope.conn.fetch(
+        """
+        UPDATE orders SET status = 'cancelled', cancelled_by = $3, finished_at = now()
+        WHERE site_id = $1 AND partner_id = $2 AND status = 'pending'
+        RETURNING id
+        """,
+        scope.site_id,
+        scope.partner_id,
+        actor,
+    )
+    return len(rows)

@@ -21,6 +21,10 @@ _SECURITY_SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key: cck_ and 43 characters."},
     "device": {"type": "http", "scheme": "bearer", "description": "An appliance's access token, good for 15 minutes."},
 }
+_HEADERS = {
+    "If-Match": {"required": True, "schema": {"type": "string", "pattern": '^"[0-9]{1,15}"$'}},
+    "Idempotency-Key": {"required": False, "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"}},
+}
 _STATUSES = {
     200: "Done.",
     201: "Made.",
@@ -131,10 +135,7 @@ def _parameters(row: Endpoint, schemas: dict[Any, Any], definitions: dict[str, A
     if row.path.startswith("/api/v1/") and row.caller not in (Caller.ANYONE, Caller.PERSON, Caller.PLATFORM):
         said = "Whose rows are meant: for platform admins, who must say it."
         found.append({"name": "partner", "in": "query", "required": False, "schema": text, "description": said})
-    required_headers = {"If-Match": True, "Idempotency-Key": False}
-    found += [
-        {"name": name, "in": "header", "required": required_headers[name], "schema": text} for name in row.headers
-    ]
+    found += [{"name": name, "in": "header"} | _HEADERS[name] for name in row.headers]
     return found
 
 
