@@ -38,11 +38,15 @@ def keys_show(as_json: bool) -> None:
 @reaching.destroys
 @AsJson
 def keys_rotate(use: str, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Add a new signing key, announced by the order key of before; the old ones stay. Back the key file up again."""
+    """Add a new signing key, announced by the order key of before; running processes sign by it at once.
+
+    The older keys stay, so that their receipts hold. Back the key file up again afterwards.
+    """
     path, consent = current().key_file, Consent(yes, dry_run)
     keys.load(path)
     consent.ask(f"add a {use} key to {path}, which signs from then on")
     made = keys.load(path) if dry_run else keys.rotate(path, use)
     newest = made.witness if use == "witness" else made.order
     said = f"a new {use} key" if dry_run else f"{newest.name} is the {use} key; back up {path} again"
-    show({"use": use, "name": newest.name, "dry_run": dry_run}, as_json, consent.say(said))
+    told = {"use": use, "name": newest.name, "public_key": newest.public_key.hex(), "dry_run": dry_run}
+    show({**told, "order_fingerprint": made.order_fingerprint}, as_json, consent.say(said))
