@@ -20,6 +20,7 @@ from tests.databases import Server, asked, short_place
 from tests.devices import Device, Running
 
 TEMPLATE = "cc_template"
+QUIET = {"CCSERVER_SWEEP_SECONDS": "0", "CCSERVER_METRICS_LISTEN": ""}  # nothing happens by itself while a test looks
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +75,7 @@ async def db(database: Urls) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> config.Config:
-    made = config.from_environ({"CCSERVER_DATA_DIR": str(tmp_path / "server"), "CCSERVER_NAME": "cc.example"})
+    made = config.from_environ({"CCSERVER_DATA_DIR": str(tmp_path / "server"), "CCSERVER_NAME": "cc.example"} | QUIET)
     keys.create(made.key_file, made.server_name)
     return made
 

@@ -1,6 +1,7 @@
 """Who this appliance is: the device key, and what enrolment pinned. Two files, 0600, replaced whole or not at all."""
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import secrets
@@ -85,8 +86,9 @@ class Enrolment:
         return {key.public.hex(): key for key in both}
 
 
+@functools.cache
 def version() -> str:
-    """Return this agent's version."""
+    """Return this agent's version; what says it is read once."""
     return importlib.metadata.version("cc-agent")
 
 

@@ -1,10 +1,11 @@
 """What the agent says of itself, from its files and its store; the running agent adds what only it knows."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ccagent import alarms, budget, clock, identity, incidents, queue, states, verify, withholding
+from ccagent import alarms, budget, clock, identity, incidents, metrics, queue, states, verify, withholding
 from ccagent.alarms import Alarm
 from ccagent.incidents import Incident
 from ccagent.places import Places
@@ -55,9 +56,9 @@ def status(places: Places, store: Store, vitals: Vitals | None = None) -> dict[s
     }
 
 
-def standing_alarms(store: Store, vitals: Vitals | None = None) -> list[Alarm]:
+def standing_alarms(store: Store, vitals: Vitals | None = None, now_ms: int | None = None) -> list[Alarm]:
     """Return what a person must look at: what happened, payloads that are withheld, and receipts that stay away."""
-    now = clock.now_ms()
+    now = clock.now_ms() if now_ms is None else now_ms
     found = store.read(alarms.standing, now)
     withheld = store.read(withholding.undelivered, 1)
     if withheld:
@@ -98,6 +99,12 @@ def queued(store: Store) -> dict[str, Any]:
     }
 
 
+def measured(places: Places, store: Store, vitals: Vitals | None) -> str:
+    """Return how the agent is as text for Prometheus."""
+    aside = list(places.quarantine.iterdir()) if places.quarantine.is_dir() else []
+    return metrics.text(status(places, store, vitals), queued(store), len(aside))
+
+
 def verified(places: Places, store: Store) -> dict[str, Any]:
     """Return what came of verifying every log against the receipts that are held for it."""
     try:
@@ -115,20 +122,19 @@ def open_incidents(store: Store) -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals | None) -> dict[str, Any]:
-    """Return the answer to a question: status, queue, incidents or verify."""
-    match request.get("ask"):
-        case "status":
-            return status(places, store, vitals)
-        case "queue":
-            return queued(store)
-        case "incidents":
-            return open_incidents(store)
-        case "verify":
-            return verified(places, store)
-        case "store":
-            return {"sqlite": store.read(lambda tx: tx.execute("SELECT sqlite_version()").fetchone()[0])}
-        case other:
-            return {"error": f"{str(other)[:40]!r} is no question: ask for status, queue, incidents or verify"}
+    """Return the answer to a question: status, queue, incidents, metrics or verify."""
+    answers: dict[object, Callable[[], dict[str, Any]]] = {
+        "status": lambda: status(places, store, vitals),
+        "queue": lambda: queued(store),
+        "incidents": lambda: open_incidents(store),
+        "metrics": lambda: {"text": measured(places, store, vitals)},
+        "verify": lambda: verified(places, store),
+        "store": lambda: {"sqlite": store.read(lambda tx: tx.execute("SELECT sqlite_version()").fetchone()[0])},
+    }
+    asked = request.get("ask")
+    if isinstance(asked, str) and asked in answers:
+        return answers[asked]()
+    return {"error": f"{str(asked)[:40]!r} is no question: ask for status, queue, incidents, metrics or verify"}
 
 
 def _who(places: Places) -> dict[str, Any]:

@@ -13,15 +13,21 @@ KEEP_MS = 30 * _DAY_MS
 _AT_ONCE = 256
 
 
+def newest_receipt_ms(tx: Tx) -> int:
+    """Return when the newest receipt was cosigned, by the server's clock (ms UTC); 0 while there is none."""
+    newest: int | None = tx.execute("SELECT max(cosigned_at_s) FROM receipts").fetchone()[0]
+    return (newest or 0) * 1000
+
+
 def keep_ms(backup_window_days: int) -> int:
     """Return how long receipted rows stay: 30 days, or twice as long as the server's oldest backup is old."""
     return max(KEEP_MS, 2 * backup_window_days * _DAY_MS)
 
 
 def prune(tx: Tx, before_ms: int) -> int:
-    """Let up to 256 rows receipted before then (ms UTC) leave; return how many did, 0 when there are no more.
+    """Let up to 256 rows leave that were receipted before then, by the server's clock (ms UTC); return how many did.
 
-    DamagedLogError when one is not what was sealed: then none leaves.
+    0 when there are no more. DamagedLogError when one is not what was sealed: then none leaves.
     """
     for epoch in queue.all_epochs(tx):
         gone = _prune_block(tx, epoch, before_ms) or _prune_carried(tx, epoch)
@@ -68,7 +74,7 @@ def _prunable(tx: Tx, epoch: Epoch, before_ms: int) -> int:
     Nor any from the first payload on that is withheld: a receipt over its stub is no delivery.
     """
     size: int | None = tx.execute(
-        "SELECT max(size) FROM receipts WHERE epoch = ? AND uploaded_at < ?", (epoch.epoch, before_ms)
+        "SELECT max(size) FROM receipts WHERE epoch = ? AND cosigned_at_s * 1000 < ?", (epoch.epoch, before_ms)
     ).fetchone()[0]
     there = queue.size_of(tx, epoch.epoch)
     return min(size or 0, epoch.watermark, there - 1, withholding.first(tx, epoch.epoch, there))

@@ -9,7 +9,7 @@ import gzip
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ccagent import alarms, clock, evidence, identity, keyring, queue, rotation, succession, survey, withholding
@@ -40,6 +40,8 @@ MAX_CONFIGURATION_WAIT_S = 15 * 60.0
 PROBE_S = (60.0, 180.0)
 RESYNCS = 3
 IDLE_S = 60.0
+# So often what the server asks for (Retry-After) is all that is waited; one that fails on is left alone for longer.
+ASKED_TIMES = 3
 # An entry that is refused alone is tried again within five minutes, so that all flows soon after the trouble ended.
 POISON_S = (150.0, 290.0)
 WITHHELD_AT_ONCE = 50  # in one go; a server that refuses everything shall not cost every payload its first way
@@ -70,14 +72,21 @@ def cap_s(cause: Cause, retry_count: int) -> float:
 def wait_s(error: RequestError, retry_count: int, uniform: Uniform) -> float:
     """Return how long to wait: anything from 5 s to the cap, so that a thousand appliances do not return at once.
 
-    What the server asked for (Retry-After) goes before, with a tenth of it as jitter on top.
+    What the server asked for (Retry-After) goes before, with a tenth of it as jitter on top; where that did not help
+    three times, it is only the least.
     """
     if isinstance(error, PoisonError):
         return uniform(*POISON_S)
+    asked = asked_s(error, uniform)
+    if asked is not None and retry_count <= ASKED_TIMES:
+        return asked
+    return max(asked or 0.0, uniform(MIN_WAIT_S, cap_s(error.cause, retry_count)))
+
+
+def asked_s(error: RequestError, uniform: Uniform) -> float | None:
+    """Return how long the server asked to be left alone (s), with a tenth on top as jitter; None if it did not."""
     asked = error.retry_after_s if isinstance(error, TransientError) else None
-    if asked is not None:
-        return asked + uniform(0.0, asked / 10)
-    return uniform(MIN_WAIT_S, cap_s(error.cause, retry_count))
+    return None if asked is None else asked + uniform(0.0, asked / 10)
 
 
 def remaining_s(next_retry_at_ms: int | None, now_ms: int, cap: float) -> float:
@@ -157,6 +166,14 @@ class Prepared:
 
 
 @dataclass
+class _Probe:
+    """When the server is asked next whether it is there (s since boot), and whether it was silent last."""
+
+    at: float
+    silent: bool
+
+
+@dataclass
 class _Agenda:
     """What else is to be done and when (s since boot): payloads that are withheld, the look at the server's list."""
 
@@ -185,6 +202,7 @@ class Uploader:
         self._lines = batch.MAX_LINES
         self._ceiling = batch.MAX_LINES
         self._careful = False  # the first try after a wait sends one entry
+        self._heard = False  # whether the server answered anything since the last failure
         self._agenda = _Agenda()
 
     async def run(self) -> None:
@@ -198,8 +216,9 @@ class Uploader:
                 await self.drain()
                 await self.deliver_withheld()
             except RequestError as error:
-                await self._back_off(error)
+                self._heard = await self._back_off(error)
             else:
+                self._heard = False
                 await self._idle()
 
     async def drain(self) -> None:
@@ -227,6 +246,7 @@ class Uploader:
 
     async def _survey(self) -> Survey:
         theirs = (await self._client.epochs()).epochs
+        self._heard = True
         ours = [one for one in self._store.read(queue.all_epochs) if self._is_ours(one)]
         seen = survey.compare({one: self._store.read(queue.size_of, one.epoch) for one in ours}, theirs)
         self._agenda.survey_at = self._pace.boottime() + self._pace.uniform(SURVEY_S * 0.9, SURVEY_S * 1.1)
@@ -283,7 +303,8 @@ class Uploader:
         return failure, wait
 
     async def _drain_epoch(self, epoch: str, max_withheld: int) -> None:
-        for _ in range(RESYNCS):
+        # Not at the first try after a wait: a conflict that comes back each time would cost every try four.
+        for _ in range(0 if self._careful else RESYNCS):
             try:
                 return await self._follow(epoch, max_withheld)
             except ProtocolError as error:
@@ -293,6 +314,7 @@ class Uploader:
     async def _follow(self, epoch: str, max_withheld: int) -> None:
         """Append to what the server holds until it holds all and has receipted it."""
         head = await self._client.head(epoch)
+        self._heard = True
         await self._take(epoch, head)
         upcoming = await self._prepare(epoch, head.size, self._next_lines())
         while upcoming is not None:
@@ -508,11 +530,12 @@ class Uploader:
             return True
         return epoch.watermark < self._store.read(queue.to_deliver, epoch)
 
-    async def _back_off(self, error: RequestError) -> None:
+    async def _back_off(self, error: RequestError) -> bool:
+        """Note a failure and wait; return whether that was cut short because the server answers again."""
         failure, wait = self.fail(error)
         await self._store.write(queue.note_failure, failure)
         log.warning("the evidence waits, next try in %.0f s: %s", wait, error)
-        await self._wait(wait, probing=error.silence)
+        return await self._wait(wait, self._probe(silent=not self._heard) if error.silence else None)
 
     async def _rest_of_wait(self) -> None:
         left = self._store.read(queue.destination)
@@ -522,19 +545,35 @@ class Uploader:
         unreachable = left.error_class == "unreachable"
         cause = Cause.TRANSIENT if unreachable else Cause(left.error_class or Cause.TRANSIENT)
         cap = cap_s(cause, left.retry_count)
-        await self._wait(remaining_s(left.next_retry_at_ms, self._pace.now_ms(), cap), probing=unreachable)
+        rest = remaining_s(left.next_retry_at_ms, self._pace.now_ms(), cap)
+        self._heard = await self._wait(rest, self._probe(silent=True) if unreachable else None)
 
-    async def _wait(self, seconds: float, *, probing: bool) -> None:
-        """Wait by the clock that runs on in suspension; an answer where there was silence ends it early."""
+    async def _wait(self, seconds: float, probe: _Probe | None) -> bool:
+        """Wait by the clock that runs on in suspension; return whether an answer after silence ended it early."""
         until = self._pace.boottime() + seconds
-        probe_at = self._pace.boottime() + self._pace.uniform(*PROBE_S)
         while (now := self._pace.boottime()) < until and not self.try_now.is_set():
-            if probing and (now >= probe_at or self.line_changed.is_set()):
-                self.line_changed.clear()
-                if await self._is_answered():
-                    return
-                probe_at = self._pace.boottime() + self._pace.uniform(*PROBE_S)
-            await _event(self.try_now, min(self._pace.step_s, until - now))
+            if probe is not None and await self._is_back(probe, now):
+                return True
+            now = self._pace.boottime()
+            left = until - now if probe is None else min(until, probe.at) - now
+            stirred = (self.try_now,) if probe is None else (self.try_now, self.line_changed)
+            await _any_event(stirred, max(min(self._pace.step_s, left), 0.001))
+        return False
+
+    def _probe(self, *, silent: bool) -> _Probe:
+        return _Probe(self._pace.boottime() + self._pace.uniform(*PROBE_S), silent)
+
+    async def _is_back(self, probe: _Probe, now: float) -> bool:
+        """Ask now and then, or when the line changed, whether the server answers again after it was silent.
+
+        One that answers all along, and fails only at what is sent, is no news: that wait goes on.
+        """
+        if now < probe.at and not self.line_changed.is_set():
+            return False
+        self.line_changed.clear()
+        was_silent, answered = probe.silent, await self._is_answered()
+        probe.silent, probe.at = not answered, self._probe(silent=False).at
+        return answered and was_silent
 
     async def _is_answered(self) -> bool:
         epoch = self._store.read(queue.current)
@@ -585,3 +624,12 @@ async def _event(event: asyncio.Event, at_most_s: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+async def _any_event(events: Sequence[asyncio.Event], at_most_s: float) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=at_most_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()

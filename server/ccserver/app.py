@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import gc
-import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -12,24 +12,37 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, compile_path
 
-from ccserver import auth, context, health, keys, marks, restores
+from ccserver import auth, context, health, limiting, marks, restores, scrape, sweeps
 from ccserver.config import Config
-from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotSignedInError
-from ccserver.http import Caller, Endpoint, RequestLog, problem, request_id
-from ccserver.pages import account, dashboard, session, welcome
+from ccserver.context import Context
+from ccserver.errors import (
+    BadBodyError,
+    CentralCommandError,
+    MethodNotAllowedError,
+    NotFoundError,
+    NotSignedInError,
+)
+from ccserver.http import Caller, Endpoint, RequestLog, code_of, note, problem, wants_page
+from ccserver.keys import KeyFile
+from ccserver.pages import account, dashboard, session, trouble, welcome
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.api import (
     api_keys,
     appliances,
+    audit,
     checks,
     codes,
     evidence,
     openapi,
+    orders,
     partners,
+    rules,
+    runbooks,
     sessions,
+    settings,
     sites,
     users,
     waivers,
@@ -38,7 +51,6 @@ from ccserver.routes.api import health as health_routes
 from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
 
-_log = logging.getLogger("ccserver")
 # The route table: every route there is, with who may call it.
 ENDPOINTS: list[Endpoint] = [
     *enrolment.ENDPOINTS,
@@ -62,6 +74,11 @@ ENDPOINTS: list[Endpoint] = [
     *checks.ENDPOINTS,
     *waivers.ENDPOINTS,
     *evidence.ENDPOINTS,
+    *orders.ENDPOINTS,
+    *rules.ENDPOINTS,
+    *runbooks.ENDPOINTS,
+    *settings.ENDPOINTS,
+    *audit.ENDPOINTS,
 ]
 ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
 
@@ -71,26 +88,39 @@ def make(config: Config, database_url: str) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
-        server_keys = keys.load(config.key_file)
+        key_file = KeyFile(config.key_file)
         database = await open_pool(database_url, min_size=config.pool_min, max_size=config.pool_max)
         try:
             await health.check_database(database)
             known = marks.load(config.key_file)
             await restores.check(database, known)
             gc.freeze()
-            watch = asyncio.create_task(restores.watch(database, known))
-            yield {"context": context.make(database, server_keys, config, known)}
-            watch.cancel()
-            await restores.move(database, known)
+            ctx = context.make(database, key_file, config, known)
+            async with scrape.serving(config, ctx), _sweeping(config, ctx), restores.watching(database, known):
+                yield {"context": ctx}
         finally:
             await database.close()
 
     return Starlette(
         routes=[*routes(), Mount("/static", session.STATIC)],
-        middleware=[Middleware(RequestLog)],
-        exception_handlers={CentralCommandError: _on_error, HTTPException: _on_http, Exception: _on_bug},
+        middleware=[Middleware(RequestLog, on_bug=_on_bug), Middleware(scrape.Measured)],
+        exception_handlers={CentralCommandError: _on_error, HTTPException: _on_http},
         lifespan=lifespan,
     )
+
+
+@contextlib.asynccontextmanager
+async def _sweeping(config: Config, ctx: Context) -> AsyncIterator[None]:
+    """Sweep in the background until the block ends, unless that is turned off."""
+    if not config.sweep_s:
+        yield
+        return
+    task = asyncio.create_task(sweeps.keep_sweeping(ctx.db, config.keep, config.sweep_s, partial(scrape.tell, ctx)))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def routes() -> list[BaseRoute]:
@@ -100,10 +130,8 @@ def routes() -> list[BaseRoute]:
 
 def _guarded(row: Endpoint) -> Any:
     async def endpoint(request: Request) -> Response:
-        if row.caller is Caller.DEVICE:
-            request.state.device = auth.device(request)
-        elif row.caller is not Caller.ANYONE:
-            request.state.principal = await auth.principal(request, row.caller)
+        request.scope["cc.route"] = row.path
+        await _admit(request, row)
         if row.method != "GET" and not row.path.startswith("/agent/"):
             auth.check_origin(request)
         return await row.handler(request)
@@ -111,23 +139,61 @@ def _guarded(row: Endpoint) -> Any:
     return endpoint
 
 
+async def _admit(request: Request, row: Endpoint) -> None:
+    """Let the declared caller through, as often as the limits say."""
+    if row.caller is Caller.ANYONE:
+        limiting.anonymous(request, row)
+    elif row.caller is Caller.DEVICE:
+        request.state.device = auth.device(request)
+        request.scope["cc.caller"] = "appliance"
+        limiting.spend(request, "appliance", request.state.device.appliance_id)
+    else:
+        limiting.guesses_left(request)
+        try:
+            request.state.principal = await auth.principal(request, row.caller)
+        except NotSignedInError:
+            if auth.presents(request):
+                limiting.guessed(request)
+            raise
+        request.scope["cc.caller"] = "person" if request.state.principal.user else "key"
+        limiting.spend(request, "principal", request.state.principal.actor)
+
+
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CentralCommandError)  # noqa: S101  as registered
     if isinstance(error, NotSignedInError) and not request.url.path.startswith(("/agent/", "/api/")):
         return RedirectResponse("/login", 303)
-    return problem(request, error)
+    note(request, error)
+    context.of(request).metrics.refusals.labels(code_of(error)).inc()
+    return _answer(request, error)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  as registered
     if error.status_code == 404:
-        return problem(request, NotFoundError())
-    answer = problem(request, BadBodyError(error.detail))
-    answer.status_code = error.status_code
+        return _answer(request, NotFoundError())
+    if error.status_code == 405:
+        answer = _answer(request, MethodNotAllowedError())
+        answer.headers["Allow"] = ", ".join(_methods(request.url.path))
+        return answer
+    answer = _answer(request, BadBodyError(error.detail), error.status_code)
     answer.headers.update(error.headers or {})
     return answer
 
 
-async def _on_bug(request: Request, error: Exception) -> Response:
-    _log.error("request_id=%s not foreseen: %r", request_id(request), error)
-    return problem(request, CentralCommandError("The server could not do this; the log has the reason under this id."))
+def _on_bug(request: Request) -> Response:
+    text = "The server could not do this; the log has the reason under this id."
+    return _answer(request, CentralCommandError(text))
+
+
+def _answer(request: Request, error: CentralCommandError, status: int | None = None) -> Response:
+    """Return a page for a browser that asks for one, a problem document for everybody else."""
+    answer = trouble.page(request, error, status) if wants_page(request) else problem(request, error)
+    answer.status_code = status or answer.status_code
+    return answer
+
+
+def _methods(path: str) -> list[str]:
+    """Return which methods an address takes; whatever answers GET answers HEAD."""
+    found = {row.method for row in ENDPOINTS if compile_path(row.path)[0].fullmatch(path)}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))

@@ -38,6 +38,7 @@ async def append(context: Context, device: Device, epoch: str, batch: Batch) -> 
             step = witness.examine(log, batch, stored, context.keys.witnesses)
             if step is not None:
                 log = await _store(scope, context, log, step)
+        context.metrics.appended.inc(len(step.lines) if step else 0)
     except ForkError as fork:
         await _record(context, device, epoch, fork)
         raise

@@ -1,6 +1,7 @@
 """Who is calling: an appliance by its token, a person by a session cookie; neither passes as the other."""
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import secrets
@@ -19,6 +20,7 @@ from ccserver import context, tokens
 from ccserver.context import Context
 from ccserver.errors import (
     BadQueryError,
+    DatabaseUnavailableError,
     ForbiddenError,
     ForeignOriginError,
     NotFoundError,
@@ -28,6 +30,7 @@ from ccserver.errors import (
 )
 from ccserver.http import Caller, path_id
 from ccserver.queries import api_keys, audit_log, partners, sessions, sites, users
+from ccserver.queries.api_keys import KnownKey
 from ccserver.queries.audit_log import Act
 from ccserver.queries.users import User
 from ccserver.scope import PLATFORM, PartnerScope, SiteScope
@@ -149,12 +152,33 @@ async def _by_key(request: Request) -> Principal:
         key = await api_keys.find_by_credential(scope, _hash(value))
     if key is None:
         raise NotSignedInError
+    _note_use(context.of(request), key)
     return Principal(key.partner_id, Role(key.role), f"key:{key.id}")
 
 
-def new_key() -> tuple[str, str]:
-    """Return a new API key, to be shown once, and the hash to be kept."""
-    value = f"cck_{secrets.token_urlsafe(32)}"
+def _note_use(ctx: Context, key: KnownKey) -> None:
+    """Write that a key was used, at most once a minute and not while its call waits."""
+    if ctx.keys_used.take(key.id, time.monotonic()):
+        return
+    task = asyncio.create_task(_write_use(ctx, key))
+    ctx.background.add(task)
+    task.add_done_callback(ctx.background.discard)
+
+
+async def _write_use(ctx: Context, key: KnownKey) -> None:
+    with contextlib.suppress(DatabaseUnavailableError):  # the next minute's call writes it
+        async with ctx.db.partner(key.partner_id) as scope:
+            await api_keys.note_use(scope, key.id)
+
+
+def presents(request: Request) -> bool:
+    """Return whether a request presents a credential at all."""
+    return "authorization" in request.headers or bool(request.cookies.get(_cookie_name(request)))
+
+
+def new_key(secret: str | None = None) -> tuple[str, str]:
+    """Return a new API key, to be shown once, and the hash to be kept; `secret` is its 43 characters, else random."""
+    value = f"cck_{secret or secrets.token_urlsafe(32)}"
     return value, _hash(value)
 
 

@@ -5,10 +5,42 @@ import sys
 
 import click
 
-from ccserver.commands import admin, audit, db, enroll_code, key, keys, migrate, partner, serve, site, user
+from ccserver.commands import (
+    admin,
+    audit,
+    db,
+    doctor,
+    enroll_code,
+    evidence,
+    export,
+    key,
+    keys,
+    migrate,
+    partner,
+    serve,
+    site,
+    sweep,
+    user,
+)
 from ccserver.errors import CentralCommandError
 
-_COMMANDS = (serve, migrate, db, keys, partner, site, enroll_code, admin, user, key, audit)
+_COMMANDS = (
+    serve,
+    doctor,
+    migrate,
+    db,
+    keys,
+    partner,
+    site,
+    enroll_code,
+    admin,
+    user,
+    key,
+    audit,
+    sweep,
+    evidence,
+    export,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from ccserver.config import Config
-from ccserver.keys import ServerKeys
+from ccserver.keys import KeyFile, ServerKeys
+from ccserver.limits import Buckets, Limits, Rate, Told
 from ccserver.marks import Marks
+from ccserver.metrics import Metrics
 from ccserver.scope import Database
 
 # Batches between body and commit. Unbounded, 64 appliances at once take four times the memory at the same speed.
 _BATCHES = 8
+_TOLD = Rate(1 / 600, 5)  # failed sign-ins of one account that the audit log tells one by one
+_EXPORTS = 2  # each packs on a core
 _PASSWORDS = 2  # argon2 takes 64 MiB each
 
 
@@ -21,7 +25,7 @@ class Context:
     """Made once by the lifespan. Its `…_key` members are derived from the key file."""
 
     db: Database
-    keys: ServerKeys
+    key_file: KeyFile
     config: Config
     token_key: bytes
     nonce_key: bytes
@@ -29,22 +33,35 @@ class Context:
     seal_key: bytes
     ticket_key: bytes
     marks: Marks
+    limits: Limits
+    metrics: Metrics = field(default_factory=Metrics)
+    refusals_told: Told = field(default_factory=lambda: Told(Buckets(_TOLD)))
+    keys_used: Buckets = field(default_factory=lambda: Buckets(Rate(1 / 60, 1)))
+    background: set[asyncio.Task[None]] = field(default_factory=set)
     appends: Counter[str] = field(default_factory=Counter)
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES))
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_EXPORTS))
     passwords: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PASSWORDS))
 
+    @property
+    def keys(self) -> ServerKeys:
+        """The server's keys as its key file holds them now."""
+        return self.key_file.current
 
-def make(db: Database, keys: ServerKeys, config: Config, marks: Marks) -> Context:
+
+def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Context:
     """Return the context for an open pool."""
+    keys = key_file.current
     return Context(
         db,
-        keys,
+        key_file,
         config,
         token_key=keys.derive("cc access token v1"),
         nonce_key=keys.derive("cc nonce v1"),
         cursor_key=keys.derive("cc cursor v1"),
         seal_key=keys.derive("cc seal v1"),
         ticket_key=keys.derive("cc sign-in ticket v1"),
+        limits=Limits(config.rates),
         marks=marks,
     )
 

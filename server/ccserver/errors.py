@@ -38,16 +38,52 @@ class NewerSchemaError(MigrationError):
     """The database's schema is newer than this release: install the release that made it, or a later one."""
 
 
+class PoolerError(MigrationError):
+    """Through a pooler the migrations' lock would hold nothing: let DATABASE_OWNER_URL name the database itself."""
+
+
 class SealBrokenError(CentralCommandError):
     """A sealed secret does not open: the key file is another one, or the row was changed or moved."""
+
+
+class SweepWithoutScopeError(CentralCommandError):
+    """A sweep ran outside platform scope, where row security shows it nothing: nothing was swept."""
+
+
+class SweepMiscountError(CentralCommandError):
+    """A sweep changed another number of rows than it chose: nothing of this chunk was kept."""
+
+
+class SweepHeldBackError(CentralCommandError):
+    """Nothing was let go: no appliance confirms within a day what the database's clock says."""
 
 
 class NotFoundError(CentralCommandError):
     """There is no such thing here."""
 
 
+class SiteClosedError(CentralCommandError):
+    """The site is closed: it is read and kept, and nothing new begins there."""
+
+
 class AlreadyExistsError(CentralCommandError):
     """There is one of that name already."""
+
+
+class NotPendingError(CentralCommandError):
+    """The order does not wait any more: an appliance took it, or it ended."""
+
+
+class LastOwnerError(CentralCommandError):
+    """This is the partner's last owner: make another one first."""
+
+
+class SettingUnknownError(CentralCommandError):
+    """There is no such setting."""
+
+
+class MethodNotAllowedError(CentralCommandError):
+    """This address does not take this method: Allow says which it takes."""
 
 
 class BadQueryError(CentralCommandError):

@@ -7,6 +7,7 @@ database holds nothing that works as a credential.
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import time
@@ -23,6 +24,7 @@ from ccshared import ed25519, envelope, notes, purposes
 from ccshared.messages import NewServerKey, ServerKey
 
 _USES = ("witness", "order")
+log = logging.getLogger("ccserver.keys")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,53 @@ class ServerKeys:
         return envelope.sign(payload_type, value, self.order.seed, self.order.name).to_json()
 
 
+class KeyFile:
+    """The key file of a running process: looked at on each use (one stat), read again when it was replaced.
+
+    A new file that is broken, of another server or with another master key is refused: the last good keys stay, which
+    is logged once and counted in `refused`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = _mark(path)  # before it is read: a file replaced in between is then read once more
+        self._keys = load(path)
+        self.refused = 0
+
+    @property
+    def current(self) -> ServerKeys:
+        """The keys as the file holds them now."""
+        mark = _mark(self._path)
+        if mark != self._seen:
+            self._seen = mark
+            self._read()
+        return self._keys
+
+    def _read(self) -> None:
+        try:
+            fresh = load(self._path)
+            self._require_same_server(fresh)
+        except BadConfigError as error:
+            self.refused += 1
+            log.warning("the new key file is not taken, the last good one stays: %s", error)
+        else:
+            log.info("the key file was replaced: it holds %d signing keys now", len(fresh.signing))
+            self._keys = fresh
+
+    def _require_same_server(self, fresh: ServerKeys) -> None:
+        if (fresh.server, fresh.master) != (self._keys.server, self._keys.master):
+            raise BadConfigError(f"{self._path} is another server's key file.")
+
+
+def _mark(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is replaced or written; empty while there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def create(path: Path, server: str) -> ServerKeys:
     """Make a new server's key file; BadConfigError when one is there already or it cannot be written."""
     label = time.strftime("%Y", time.gmtime()) + "a"
@@ -123,7 +172,7 @@ def rotate(path: Path, use: str) -> ServerKeys:
     """Add a new key for a use (witness or order) to the key file, announced by the order key of before; return all.
 
     The older ones stay: receipts signed by them are made again, and agents follow from the one they know. The file is
-    replaced whole. Every process of this server must read it anew before the new key signs anything, so restart them.
+    replaced whole, and every running process of this server sees that at its next use of a key.
     BadConfigError when it cannot be read or written, or the use is no such.
     """
     if use not in _USES:

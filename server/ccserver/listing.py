@@ -35,7 +35,7 @@ class ListQuery(Message):
     """What every list takes. `total` asks for the number of rows, which stops at 10,001."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
-    offset: Annotated[int, Field(ge=0)] = 0
+    offset: Annotated[int, Field(ge=0, json_schema_extra={"maximum": MAX_OFFSET})] = 0
     cursor: Annotated[str, Field(max_length=500)] | None = None
     total: bool = False
 
@@ -87,11 +87,12 @@ def listing(
 ) -> Listing[Item]:
     """Return a page's rows with the cursor of what follows; `place` gives a row's time and id."""
     shown = list(rows[: page.limit])
-    following = _seal(*place(shown[-1]), key, name) if len(rows) > page.limit else None
+    following = seal(*place(shown[-1]), key, name) if len(rows) > page.limit else None
     return Listing(items=shown, next=following)
 
 
-def _seal(moment: datetime, row_id: str, key: bytes, name: str) -> str:
+def seal(moment: datetime, row_id: str, key: bytes, name: str) -> str:
+    """Return the cursor of what follows a row's time and id, good for the list of this name only."""
     text = f"{moment.isoformat()} {row_id}"
     return base64.urlsafe_b64encode(_mac(text, key, name) + text.encode()).decode().rstrip("=")
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 # Check-ins come once a minute: three missed ones are late, fifteen are an outage.
-_ONLINE_FOR = timedelta(minutes=3)
+ONLINE_FOR = timedelta(minutes=3)
 _OVERDUE_FOR = timedelta(minutes=15)
 
 
@@ -22,7 +22,7 @@ def of(last_checkin: datetime | None, now: datetime) -> Liveness:
     if last_checkin is None:
         return Liveness.NEVER
     silent = now - last_checkin
-    if silent < _ONLINE_FOR:
+    if silent < ONLINE_FOR:
         return Liveness.ONLINE
     return Liveness.OVERDUE if silent < _OVERDUE_FOR else Liveness.OFFLINE
 

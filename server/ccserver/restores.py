@@ -5,7 +5,9 @@ holds: the log may have been longer than the restored row says.
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 
 from ccserver.errors import DatabaseUnavailableError
 from ccserver.marks import Marks, save
@@ -30,6 +32,19 @@ async def check(database: Database, marks: Marks) -> None:
             )
         marks.known = max(marks.known, begun or await witness_marks.mark(conn))
     await asyncio.to_thread(save, marks)
+
+
+@contextlib.asynccontextmanager
+async def watching(database: Database, marks: Marks) -> AsyncIterator[None]:
+    """Move the mark on until the block ends, and once more then."""
+    task = asyncio.create_task(watch(database, marks))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        with contextlib.suppress(DatabaseUnavailableError):  # a mark that lags only claims less
+            await move(database, marks)
 
 
 async def watch(database: Database, marks: Marks) -> None:

@@ -7,6 +7,7 @@ rolls back.
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from ccserver.errors import DatabaseUnavailableError, DeviceUnknownError, NotFoundError
+from ccserver import pooler
+from ccserver.errors import DatabaseUnavailableError, DeviceUnknownError, NotFoundError, SiteClosedError
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -25,6 +27,8 @@ PLATFORM = "platform"
 _ID = re.compile(r"[0-9a-z-]{1,64}")
 _ACQUIRE_SECONDS = 5.0
 _COMMAND_SECONDS = 30.0
+_SITE_CLOSED = "CC001"  # as the triggers of migration 018 say
+_BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # Nothing of the request's doing: the database is away, full or starting.
 _AWAY = (
     OSError,
@@ -88,11 +92,30 @@ async def widen(scope: ApplianceScope) -> SiteScope:
     return SiteScope(scope.conn, scope.partner_id, scope.site_id)
 
 
-class Database:
-    """The process's one pool, and the only way to a connection."""
+@dataclass
+class Use:
+    """How a pool was used since it was opened: connections lent, seconds waited for one, and waits without one."""
 
-    def __init__(self, pool: "Pool") -> None:
+    lent: int = 0
+    waited_s: float = 0.0
+    timeouts: int = 0
+
+
+class Database:
+    """The process's one pool, and the only way to a connection.
+
+    `pooled`: a pooler in transaction mode is in between, so what is not in one transaction may meet two sessions.
+    """
+
+    def __init__(self, pool: "Pool", *, pooled: bool = False) -> None:
         self._pool = pool
+        self._pooled = pooled
+        self.use = Use()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many connections there are, are idle, and may be."""
+        return self._pool.get_size(), self._pool.get_idle_size(), self._pool.get_max_size()
 
     @asynccontextmanager
     async def credential(self, presented: str) -> AsyncIterator[CredentialScope]:
@@ -111,6 +134,13 @@ class Database:
     async def site(self, partner_id: str, site_id: str) -> AsyncIterator[SiteScope]:
         """Open a site's scope; a site of another partner shows nothing."""
         async with self._transaction(_begin(partner_id=partner_id, site_id=site_id)) as conn:
+            yield SiteScope(conn, partner_id, site_id)
+
+    @asynccontextmanager
+    async def snapshot(self, partner_id: str, site_id: str) -> AsyncIterator[SiteScope]:
+        """Open a site's scope that only reads, and sees one moment however long it lasts."""
+        begin = _begin(partner_id=partner_id, site_id=site_id).replace("BEGIN", _BEGIN_SNAPSHOT, 1)
+        async with self._transaction(begin) as conn:
             yield SiteScope(conn, partner_id, site_id)
 
     @asynccontextmanager
@@ -134,14 +164,41 @@ class Database:
 
     @asynccontextmanager
     async def bare(self) -> AsyncIterator["PooledConnection"]:
-        """Lend a connection outside any transaction, for the one-statement functions that set their own scope."""
+        """Lend a connection without a scope, for the one-statement functions that set their own.
+
+        There is no transaction around it, except behind a pooler: a statement is prepared in one round trip and
+        executed in the next, and in between the pooler would give another session.
+        """
+        async with self._transaction("BEGIN") if self._pooled else self._outside() as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def _outside(self) -> AsyncIterator["PooledConnection"]:
         try:
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as conn:
+            async with self._lent() as conn:
                 yield conn
         except asyncpg.DataError:  # the request's doing, though asyncpg counts it among its interface errors
             raise
         except _AWAY as error:
             raise DatabaseUnavailableError from error
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator["PooledConnection"]:
+        asked = time.perf_counter()
+        try:
+            conn = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
+        except TimeoutError:
+            self.use.timeouts += 1
+            raise
+        except asyncpg.PostgresError as error:  # whatever keeps us out, the request did not do it
+            raise DatabaseUnavailableError from error
+        finally:
+            self.use.waited_s += time.perf_counter() - asked
+        self.use.lent += 1
+        try:
+            yield conn
+        finally:
+            await self._pool.release(conn)
 
     async def close(self) -> None:
         """Close the pool once its connections are back, or after five seconds all the same."""
@@ -152,13 +209,15 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator["PooledConnection"]:
-        async with self.bare() as conn:
+        async with self._outside() as conn:
             try:
                 await conn.execute(begin)
                 yield conn
                 await _commit(conn)
-            except BaseException:
+            except BaseException as error:
                 await _roll_back(conn)
+                if getattr(error, "sqlstate", None) == _SITE_CLOSED:
+                    raise SiteClosedError from error
                 raise
 
 
@@ -187,16 +246,16 @@ def _begin(**settings: str) -> str:
 
 
 async def open_pool(url: str, *, min_size: int = 2, max_size: int = 10) -> Database:
-    """Connect; DatabaseUnavailableError says in a sentence why that failed."""
+    """Connect; DatabaseUnavailableError says in a sentence why that failed.
+
+    Behind a pooler in transaction mode (PgBouncer) no statement is kept prepared, for the session is another each time.
+    """
     try:
-        pool = await asyncpg.create_pool(
-            url,
-            min_size=min_size,
-            max_size=max_size,
-            command_timeout=_COMMAND_SECONDS,
-            timeout=_ACQUIRE_SECONDS,
-            reset=_no_reset,
-        )
+        pool = await _pool(url, min_size, max_size, statements=100)
+        if await _is_direct(pool):
+            return Database(pool)
+        await pool.close()
+        return Database(await _pool(url, min_size, max_size, statements=0), pooled=True)
     except ValueError as error:  # its text may repeat a password
         raise DatabaseUnavailableError(
             "DATABASE_URL is no address of a PostgreSQL: what its password holds must be escaped."
@@ -205,7 +264,23 @@ async def open_pool(url: str, *, min_size: int = 2, max_size: int = 10) -> Datab
         raise DatabaseUnavailableError(
             f"The database cannot be reached ({error}): is it running, and is DATABASE_URL right?"
         ) from error
-    return Database(pool)
+
+
+async def _pool(url: str, min_size: int, max_size: int, *, statements: int) -> "Pool":
+    return await asyncpg.create_pool(
+        url,
+        min_size=min_size,
+        max_size=max_size,
+        command_timeout=_COMMAND_SECONDS,
+        timeout=_ACQUIRE_SECONDS,
+        statement_cache_size=statements,
+        reset=_no_reset,
+    )
+
+
+async def _is_direct(pool: "Pool") -> bool:
+    async with pool.acquire(timeout=_ACQUIRE_SECONDS) as conn:
+        return await pooler.is_direct(conn)
 
 
 async def _no_reset(_conn: object) -> None:

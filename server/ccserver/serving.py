@@ -4,7 +4,6 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 
 import uvicorn
 
@@ -12,6 +11,7 @@ from ccserver import app, health, keys
 from ccserver.config import Config
 from ccserver.errors import CentralCommandError
 from ccserver.scope import Database, open_pool
+from ccshared import logs
 
 
 class PortError(CentralCommandError):
@@ -20,13 +20,17 @@ class PortError(CentralCommandError):
 
 def run(config: Config, database_url: str) -> None:
     """Serve until SIGINT or SIGTERM; every reason not to start is raised before anything listens."""
-    log_to_stderr()
+    logs.start(config.log_format)
     server_keys = keys.load(config.key_file)
     asyncio.run(_check_url(database_url))
-    listener = _listen(config)
+    if config.metrics is not None and config.metrics_asked:
+        _listen(*config.metrics, setting="CCSERVER_METRICS_LISTEN").close()
+    listener = _listen(config.host, config.port, setting="CCSERVER_LISTEN")
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught once more when it is done
         signal.signal(number, lambda *_: None)
-    logging.getLogger("ccserver").info("%s serves %s on %s:%d", server_keys.server, config.public_url, *_at(listener))
+    at, port = _at(listener)
+    said = {"server": server_keys.server, "public_url": config.public_url, "address": at, "port": port}
+    logging.getLogger("ccserver").info("serving", extra={"fields": said})
     with listener:
         uvicorn.Server(
             uvicorn.Config(
@@ -45,14 +49,6 @@ def run(config: Config, database_url: str) -> None:
         ).run(sockets=[listener])
 
 
-def log_to_stderr() -> None:
-    """Write one line a record to standard error."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-
-
 async def check(database: Database) -> None:
     """Refuse an unfit database."""
     await health.check_database(database)
@@ -66,17 +62,17 @@ async def _check_url(database_url: str) -> None:
         await database.close()
 
 
-def _listen(config: Config) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+def _listen(host: str, port: int, *, setting: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((config.host, config.port))
+        listener.bind((host, port))
         listener.listen(2048)
     except OSError as error:
         listener.close()
         raise PortError(
-            f"{config.host}:{config.port} cannot be listened on ({error.strerror}): set CCSERVER_LISTEN to another"
+            f"{host}:{port} cannot be listened on ({error.strerror}): set {setting} to another"
             " address, or stop what listens there."
         ) from error
     return listener

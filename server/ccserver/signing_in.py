@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from ccserver import auth, context, second_factor, tickets
+from ccserver import auth, context, limiting, second_factor, tickets
 from ccserver.context import Context
 from ccserver.queries import audit_log, users
 from ccserver.queries.audit_log import Act
 from ccserver.queries.users import Credentials, User
 from ccserver.scope import PLATFORM, PartnerScope
 from ccserver.tickets import Ticket
+from ccshared.canonical import Json
 
 _NOBODY = User(PLATFORM, "nobody", "unknown", "")
 
@@ -29,6 +30,7 @@ class Passed:
 async def by_password(request: Request, login: str, password: str) -> Passed | None:
     """Return whose login and password these are; None for everything else, whatever it was."""
     ctx, login = context.of(request), login.strip().lower()[:200].replace("\x00", "")
+    limiting.spend(request, "account", login)
     async with ctx.db.credential(login) as credential:
         found = await users.find_by_credential(credential, login)
     right = await auth.password_is(ctx, found.password_hash if found else None, password)
@@ -53,7 +55,7 @@ async def by_code(request: Request, ticket: str, code: str) -> User | None:
             return None
         if not factors.locked and await second_factor.passes(ctx, scope, factors, code):
             return factors.user
-        await _count(scope, factors.user, "code")
+        await _count(ctx, scope, factors.user, "code")
         return None
 
 
@@ -69,12 +71,17 @@ async def knows_password(request: Request, user: User, password: str) -> bool:
 
 async def _refuse(ctx: Context, user: User, factor: str) -> None:
     async with ctx.db.partner(user.partner_id) as scope:
-        await _count(scope, user, factor)
+        await _count(ctx, scope, user, factor)
 
 
-async def _count(scope: PartnerScope, user: User, factor: str) -> None:
+async def _count(ctx: Context, scope: PartnerScope, user: User, factor: str) -> None:
+    """Count a failure; the audit log tells the first ones, and then every ten minutes how many there were."""
     await users.count_failure(scope, user.id)
-    await audit_log.append(scope, Act(f"user:{user.login}", "session.refuse", f"user:{user.id}", {"factor": factor}))
+    held_back = ctx.refusals_told.tell(f"{user.partner_id}/{user.id}", time.monotonic())
+    if held_back is None:
+        return
+    detail: dict[str, Json] = {"factor": factor} | ({"more": held_back} if held_back else {})
+    await audit_log.append(scope, Act(f"user:{user.login}", "session.refuse", f"user:{user.id}", detail))
 
 
 def _ticket(ctx: Context, found: Credentials) -> str:

@@ -43,6 +43,7 @@ TENANT_TABLES = frozenset({"partners", "sites"})
 # No tenant's rows, each with the reason; a tenant's scope cannot read them unless the reason says so.
 PLATFORM_TABLES = {
     "runbooks": "the packaged catalogue, the same for every tenant, who all may read it",
+    "sweeps": "when each sweep ran and how many rows it changed; names of sweeps, nothing of a tenant",
     "witness_marks": "how far the witness got and its generation: two numbers, read wherever a receipt is given",
     "schema_migrations": "which migrations ran: names and hashes, readable so that the server can refuse to start",
 }

@@ -18,6 +18,7 @@ class PayloadType(StrEnum):
     POLICY = "application/vnd.cc.policy.v1+json"
     ENROLMENT = "application/vnd.cc.enrolment.v1+json"
     KEYS = "application/vnd.cc.keys.v1+json"
+    EXPORT = "application/vnd.cc.export.v1+json"
 
 
 class BadEnvelopeError(ValueError):

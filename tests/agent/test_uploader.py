@@ -11,7 +11,7 @@ from ccagent.client import Cause, Client, ConfigurationError, PermanentError, Re
 from ccagent.identity import DeviceKey, Enrolment, Identity
 from ccagent.places import Places
 from ccagent.store import Store
-from ccagent.uploader import Pace, Uploader, cap_s, grown, halved, remaining_s, wait_s
+from ccagent.uploader import Pace, Uploader, _Probe, cap_s, grown, halved, remaining_s, wait_s
 from ccshared.messages import ServerKey
 from ccshared.vocabulary import Clock
 from tests.agent.witness_app import APPLIANCE, SERVER, SITE, Witness, running
@@ -246,7 +246,7 @@ async def test_new_evidence_does_not_end_a_wait(bench: Bench) -> None:
 
 async def test_an_answer_ends_a_wait_that_silence_caused(bench: Bench) -> None:
     bench.uploader._pace = Pace(uniform=lambda low, high: 0.05 if low == 60.0 else high, step_s=0.01)
-    bench.witness.tricks["append"].append("portal")
+    bench.witness.tricks["history"].append("portal")
     task = asyncio.create_task(bench.uploader.run())
     await until(lambda: bench.status.watermark == 1)
     task.cancel()
@@ -294,6 +294,35 @@ def test_the_wish_of_the_server_goes_before_our_own() -> None:
     error.retry_after_s = 600
     assert wait_s(error, 1, lambda low, _: low) == 600
     assert wait_s(error, 1, lambda _, high: high) == 660
+
+
+def test_what_the_server_asks_for_is_only_the_least_once_it_did_not_help_three_times() -> None:
+    error = TransientError("x")
+    error.retry_after_s = 30
+    assert wait_s(error, 3, lambda _, high: high) == 33
+    assert wait_s(error, 4, lambda _, high: high) == 960
+    assert wait_s(error, 4, lambda low, _: low) == 30
+
+
+async def test_a_conflict_at_the_first_try_after_a_wait_costs_one_request(bench: Bench) -> None:
+    bench.witness.tricks["append"].extend(["409-fork"] * 4)
+    bench.uploader._careful = True
+    with pytest.raises(RequestError):
+        await bench.uploader.drain()
+    assert bench.witness.calls.count("append") == 1
+
+
+async def test_a_server_that_answered_all_along_ends_no_wait_by_answering(bench: Bench) -> None:
+    bench.uploader._pace = Pace(uniform=lambda low, high: 0.01, step_s=0.01)
+    assert await bench.uploader._wait(0.3, _Probe(0.0, silent=False)) is False
+    assert bench.witness.calls.count("head") > 3
+
+
+async def test_an_answer_after_silence_ends_the_wait(bench: Bench) -> None:
+    bench.uploader._pace = Pace(uniform=lambda low, high: 0.01, step_s=0.01)
+    bench.witness.tricks["head"].extend(["portal"] * 2)
+    assert await bench.uploader._wait(60, _Probe(0.0, silent=False)) is True
+    assert bench.witness.calls.count("head") == 3
 
 
 def test_a_permanent_refusal_waits_as_long_as_any_other_failure() -> None:

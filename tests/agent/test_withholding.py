@@ -216,7 +216,7 @@ def test_one_refused_entry_is_tried_again_within_five_minutes() -> None:
 
 def attempts_of_a_day(seed: int) -> int:
     """How often an append is tried in 24 h while each fails and the server answers: the first at once."""
-    uniform: Callable[[float, float], float] = random.Random(seed).uniform  # noqa: S311  repeatable
+    uniform: Callable[[float, float], float] = random.Random(seed).uniform
     error = TransientError("as if")
     error.silence = False
     at, count = 0.0, 0

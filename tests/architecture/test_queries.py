@@ -21,6 +21,8 @@ BARE = {
     "witness_marks.mark",
     "witness_marks.move",
     "witness_marks.begin_generation",
+} | {
+    f"catalog.{name}" for name in ("memberships", "unlocked", "strangers", "clock", "room", "compression", "is_pooled")
 }
 
 

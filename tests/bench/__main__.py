@@ -4,9 +4,9 @@ import json
 import sys
 from dataclasses import asdict
 
-from tests.bench import append, measure, rls
+from tests.bench import append, measure, rls, verify
 
-ROWS = {"rls": rls.run, "append": append.run}
+ROWS = {"rls": rls.run, "append": append.run, "verify": verify.run}
 
 
 def main(names: list[str]) -> int:

@@ -5,7 +5,21 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.faults import copies, disk_errors, flips, full, hostile, keys, kill, poison, power, server
+from tests.faults import (
+    clock,
+    copies,
+    disk_errors,
+    flips,
+    full,
+    herd,
+    hostile,
+    keys,
+    kill,
+    network,
+    poison,
+    power,
+    server,
+)
 from tests.faults.rows import Row
 from tests.faults.shim import NoCompilerError
 
@@ -18,7 +32,10 @@ TABLE: dict[str, tuple[Runner, int, int]] = {
     "errors": (disk_errors.run, 60, 4_000),
     "full": (full.run, 8, 400),
     "flips": (flips.run, 60, 4_000),
+    "clock": (clock.run, 1, 12),
+    "network": (network.run, 40, 600),
     "copies": (copies.run, 80, 5_000),
+    "herd": (herd.run, 64, 1_000),
     "server": (server.run, 1, 150),
     "poison": (poison.run, 60, 10_000),
     "keys": (keys.run, 1, 60),

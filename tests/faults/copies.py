@@ -86,7 +86,7 @@ def run(seed: int, times: int) -> Row:
 
 
 async def _story(row: Row, number: int, folder: Path) -> None:
-    chance = random.Random(number)  # noqa: S311 - to be repeated, not to be secret
+    chance = random.Random(number)
     world = World(chance, folder, MemoryServer(chance))
     try:
         box = world.start(appliance.settle_in(folder / "box").state_dir)

@@ -38,7 +38,7 @@ class Row:
 
 def seeded(seed: int, name: str) -> random.Random:
     """Return the row's own source of chance, so that a row alone does what it does among the others."""
-    return random.Random(f"{seed} {name}")  # noqa: S311 - to be repeated, not to be secret
+    return random.Random(f"{seed} {name}")
 
 
 @contextlib.contextmanager

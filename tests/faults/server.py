@@ -94,7 +94,7 @@ async def _story(row: Row, chance: random.Random, n: int, world: World) -> None:
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(central.at(world.made, world.process.urls))
             for number in range(_AGENTS):
-                place, pace = world.folder / f"agent-{number}", Pace(uniform=random.Random(number).uniform)  # noqa: S311
+                place, pace = world.folder / f"agent-{number}", Pace(uniform=random.Random(number).uniform)
                 one = central.appliance(server, place, world.receipts, pace)
                 world.agents.append(await stack.enter_async_context(one))
             hostile = await Device.enrolled(server, "acme", "acme-clinic")

@@ -21,16 +21,16 @@ class NoCompilerError(Exception):
 
 
 @functools.cache
-def build() -> Path:
-    """Return the shared object, compiled where it is not there yet for this source."""
+def build(source: Path = SOURCE) -> Path:
+    """Return a source's shared object, compiled where it is not there yet."""
     compiler = shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
     if compiler is None:
         raise NoCompilerError(NoCompilerError.__doc__)
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     target = Path(tempfile.gettempdir(), f"cc-faults-{os.geteuid()}-{digest}.so")
     if not target.exists() or target.stat().st_uid != os.geteuid():
         made = target.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", made, SOURCE, "-ldl"], check=True)
+        subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", made, source, "-ldl"], check=True)
         made.replace(target)
     return target
 

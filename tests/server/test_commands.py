@@ -3,15 +3,20 @@
 import asyncio
 import json
 import os
+import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
+import click
 import pytest
 
 from ccserver.config import Config
 from ccserver.localpg import Urls
+from tests.devices import Running
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,51 @@ async def test_the_last_admin_is_rescued_on_the_host(command_line: CommandLine) 
     (row,) = await command_line.rows("SELECT disabled_at, locked_until, totp_sealed FROM users")
     assert tuple(row) == (None, None, None)
     await command_line.run("admin", "rescue", "nobody@platform.example", code=1)
+
+
+async def test_who_was_rescued_signs_in_with_the_new_password_and_nothing_else(
+    server: Running, settings: Config, tmp_path: Path
+) -> None:
+    command_line = CommandLine(server.urls, settings)
+    made = await command_line.json("admin", "create", "root@platform.example")
+    (tmp_path / "password").write_text("a password of my own\n")
+    await command_line.run("admin", "rescue", "root@platform.example", "--password-file", str(tmp_path / "password"))
+    headers, login = {"Sec-Fetch-Site": "same-origin"}, "root@platform.example"
+    for password, status in ((made["password"], 401), ("a password of my own", 303)):
+        answer = await server.client.post("/login", data={"login": login, "password": password}, headers=headers)
+        assert answer.status_code == status
+
+
+async def test_who_was_reset_chooses_a_password_by_the_link_once(server: Running, settings: Config) -> None:
+    command_line = CommandLine(server.urls, settings)
+    await command_line.json("user", "create", "--partner", "acme", "--role", "viewer", "vera@acme.example")
+    path = "/welcome/" + (await command_line.json("user", "reset", "vera@acme.example"))["link"].rpartition("/")[2]
+    chosen = {"password": "a password of my own"}
+    statuses = [
+        (await server.client.post(path, data=chosen, headers={"Sec-Fetch-Site": "same-origin"})).status_code
+        for _ in range(2)
+    ]
+    assert statuses[0] in (200, 303)
+    assert statuses[1] == 404
+
+
+def test_no_command_takes_a_secret_as_an_argument() -> None:
+    from ccserver.cli import cli
+
+    names = {
+        name for command in commands(cli) for parameter in command.params for name in (*parameter.opts, parameter.name)
+    }
+    assert len(names) > 10
+    assert {name for name in names if re.search("password|secret|token|code|url", name or "")} <= {
+        "--password-file",
+        "password_file",
+    }
+
+
+def commands(group: click.Command) -> Iterator[click.Command]:
+    yield group
+    for each in group.commands.values() if isinstance(group, click.Group) else ():
+        yield from commands(each)
 
 
 async def test_the_command_says_good_or_names_the_first_bad_entry_and_exits_1(command_line: CommandLine) -> None:

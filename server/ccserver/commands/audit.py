@@ -5,14 +5,12 @@ from typing import Any
 
 import click
 
-from ccserver import audit_chain
+from ccserver import audit_following
 from ccserver.audit_chain import Head, Progress
 from ccserver.commands.calling import AsJson, show, with_database
 from ccserver.errors import NotFoundError
 from ccserver.queries import audit_log
-from ccserver.scope import Database, PlatformScope
-
-_AT_ONCE = 1000
+from ccserver.scope import Database
 
 
 @click.group("audit")
@@ -29,7 +27,7 @@ def verify(partner_id: str | None, as_json: bool) -> None:
     async def act(db: Database) -> list[tuple[Head, Progress]]:
         async with db.platform() as scope:
             heads = await audit_log.heads(scope, partner_id)
-        return [(head, await _follow(db, head)) for head in heads]
+        return [(head, await audit_following.follow(db.platform, head)) for head in heads]
 
     found: list[tuple[Head, Progress]] = with_database(act)
     if not found:
@@ -37,22 +35,6 @@ def verify(partner_id: str | None, as_json: bool) -> None:
     show([_value(*each) for each in found], as_json, "\n".join(_line(*each) for each in found))
     if not all(progress.is_good for _, progress in found):
         sys.exit(1)
-
-
-async def _follow(db: Database, head: Head) -> Progress:
-    """Read a chain a thousand entries at a time, each in a short transaction of its own."""
-    progress = Progress()
-    while progress.is_good and progress.size < head.size:
-        async with db.platform() as scope:
-            progress, more = await _follow_some(scope, head, progress)
-        if not more:
-            break
-    return audit_chain.conclude(progress, head)
-
-
-async def _follow_some(scope: PlatformScope, head: Head, progress: Progress) -> tuple[Progress, bool]:
-    links = await audit_log.links(scope, head, progress.size, _AT_ONCE)
-    return audit_chain.follow(progress, links), bool(links)
 
 
 def _value(head: Head, progress: Progress) -> dict[str, Any]:

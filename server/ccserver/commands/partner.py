@@ -1,11 +1,15 @@
 """Partners."""
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import click
 
+from ccserver import closing
+from ccserver.commands import export
 from ccserver.commands.calling import LIST_LIMIT, AsJson, a_name, actor, an_id, show, with_database
-from ccserver.queries import audit_log, partners
+from ccserver.queries import audit_log, partners, sites
 from ccserver.queries.audit_log import Act
 from ccserver.scope import Database
 
@@ -44,3 +48,34 @@ def partner_list(as_json: bool) -> None:
     found = with_database(act)
     lines = [f"{row.id}  {row.name}" for row in found] or ["no partners yet: ccserver partner create NAME"]
     show([asdict(row) for row in found], as_json, "\n".join(lines))
+
+
+@command.command("off-board")
+@click.argument("partner_id")
+@click.option("--export", "output", type=click.Path(path_type=Path), help="The folder to write all of it into first.")
+@click.option("--yes", is_flag=True, help="Really do it: it cannot be undone.")
+@click.option("--dry-run", is_flag=True, help="Say what would end; change nothing.")
+@AsJson
+def off_board(partner_id: str, output: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Off-board a partner: export all, close every site, end its people, sessions and keys. Evidence stays."""
+    if not dry_run and (output is None or not yes):
+        raise click.UsageError("say --export FOLDER and --yes, or --dry-run to see what would end")
+    found = with_database(lambda db: _off_board(db, partner_id, None if dry_run else output))
+    show(found, as_json, "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+async def _off_board(db: Database, partner_id: str, output: Path | None) -> dict[str, Any]:
+    async with db.partner(partner_id) as scope:
+        open_sites = await sites.open_ids(scope)
+    if output is None:
+        return {"would_close": open_sites}
+    await export.write(db, partner_id, output)
+    closed = []
+    for site_id in open_sites:
+        async with db.site(partner_id, site_id) as site:
+            closed.append(asdict(await closing.close(site, actor(), None)))
+    async with db.partner(partner_id) as scope:
+        ended = await closing.off_board(scope, actor())
+    async with db.platform() as platform:
+        await partners.close(platform, partner_id)
+    return {"closed": closed, **asdict(ended)}

@@ -1,10 +1,15 @@
 """Sites."""
 
+import hashlib
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from ccserver.commands.calling import LIST_LIMIT, AsJson, a_name, actor, an_id, show, with_database
+from ccserver import closing, exporting, files, keys
+from ccserver.closing import Closing
+from ccserver.commands.calling import LIST_LIMIT, AsJson, a_name, actor, an_id, current, show, with_database
+from ccserver.commands.evidence import both, owner_of
 from ccserver.queries import audit_log, sites
 from ccserver.queries.audit_log import Act
 from ccserver.scope import Database
@@ -49,3 +54,36 @@ def site_list(as_json: bool) -> None:
         as_json,
         "\n".join(lines or ["no sites yet: ccserver site create --partner ID NAME"]),
     )
+
+
+@command.command("close")
+@click.argument("site_id")
+@click.option("--export", "output", type=click.Path(path_type=Path), help="Where to write the site's evidence first.")
+@click.option("--yes", is_flag=True, help="Really do it: it cannot be undone.")
+@click.option("--dry-run", is_flag=True, help="Say what would end; change nothing.")
+@AsJson
+def site_close(site_id: str, output: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Close a site for good, once its evidence is exported: appliances are revoked, codes and orders cancelled.
+
+    What is stored stays readable for as long as it must be kept.
+    """
+    if not dry_run and (output is None or not yes):
+        raise click.UsageError("say --export FILE and --yes, or --dry-run to see what would end")
+    ended = with_database(lambda db: close(db, site_id, None if dry_run else output))
+    text = f"site {site_id}: {ended.appliances} appliances, {ended.codes} codes, {ended.orders} orders"
+    show(asdict(ended), as_json, text + (" would end" if dry_run else " ended; it is closed"))
+
+
+async def close(db: Database, site_id: str, output: Path | None) -> Closing:
+    """Export a site and close it; without a file only say what would end."""
+    partner_id = await owner_of(db, site_id)
+    async with db.site(partner_id, site_id) as scope:
+        foreseen = await closing.foresee(scope)
+    if output is None:
+        return foreseen
+    digest = hashlib.sha256()
+    with files.replaced(output) as file:
+        asked, server_keys = exporting.Asked(partner_id, site_id), keys.load(current().key_file)
+        await exporting.write_site(db, server_keys, asked, both(digest.update, file.write))
+    async with db.site(partner_id, site_id) as scope:
+        return await closing.close(scope, actor(), digest.hexdigest())

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from ccserver import invitations
+from ccserver import invitations, ownership
 from ccserver.commands.calling import LIST_LIMIT, AsJson, actor, current, show, with_database
 from ccserver.errors import NotFoundError
 from ccserver.listing import START, Page
@@ -64,7 +64,7 @@ def disable(login: str, as_json: bool) -> None:
     """Keep somebody from signing in; their sessions end at once."""
 
     async def act(scope: PartnerScope, user: User) -> None:
-        await users.disable(scope, user.id)
+        await ownership.disable(scope, user.id)
         await audit_log.append(scope, Act(actor(), "user.disable", f"user:{user.id}", {"login": user.login}))
 
     user, _ = _with_user(login, act)

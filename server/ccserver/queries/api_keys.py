@@ -5,7 +5,7 @@ from datetime import datetime
 
 import asyncpg
 
-from ccserver.errors import NotFoundError
+from ccserver.errors import AlreadyExistsError, NotFoundError
 from ccserver.listing import Page
 from ccserver.scope import CredentialScope, PartnerScope, PlatformScope
 
@@ -58,7 +58,7 @@ class NewKey:
 
 
 async def insert(scope: PartnerScope | PlatformScope, partner_id: str, new: NewKey) -> ApiKey:
-    """Add a key; NotFoundError without the partner."""
+    """Add a key; NotFoundError without the partner, AlreadyExistsError for one that was made before."""
     try:
         row = await scope.conn.fetchrow(
             """
@@ -74,6 +74,8 @@ async def insert(scope: PartnerScope | PlatformScope, partner_id: str, new: NewK
             new.created_by,
             new.expires_at,
         )
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyExistsError("This key was made before: ask with another Idempotency-Key.") from error
     except asyncpg.ForeignKeyViolationError as error:
         raise NotFoundError(f"There is no partner {partner_id}.") from error
     assert row is not None  # noqa: S101  an insert returns its row
@@ -115,9 +117,30 @@ async def revoke(scope: PartnerScope | PlatformScope, partner_id: str, key_id: s
     return ApiKey(**row)
 
 
+async def note_use(scope: PartnerScope, key_id: str) -> None:
+    """Write that a key was used now, unless another process did within the minute."""
+    await scope.conn.execute(
+        """
+        UPDATE api_keys SET last_used_at = now()
+        WHERE partner_id = $1 AND id = $2 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+        """,
+        scope.partner_id,
+        key_id,
+    )
+
+
 async def count(scope: PartnerScope, limit: int) -> int:
     """Return how many keys the partner has, counted up to `limit`."""
     found: int = await scope.conn.fetchval(
         "SELECT count(*) FROM (SELECT FROM api_keys WHERE partner_id = $1 LIMIT $2) AS counted", scope.partner_id, limit
     )
     return found
+
+
+async def revoke_all(scope: PartnerScope) -> int:
+    """Revoke every key of the partner; return how many there were."""
+    rows = await scope.conn.fetch(
+        "UPDATE api_keys SET revoked_at = now() WHERE partner_id = $1 AND revoked_at IS NULL RETURNING id",
+        scope.partner_id,
+    )
+    return len(rows)

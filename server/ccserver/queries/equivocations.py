@@ -1,6 +1,9 @@
 """Equivocations: what an appliance signed for a place of its log where another entry is stored."""
 
-from ccserver.scope import ApplianceScope
+from collections.abc import Sequence
+
+from ccserver.packing import Equivocation
+from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 from ccserver.witness import ForkError
 
 
@@ -22,3 +25,33 @@ async def insert(scope: ApplianceScope, log_id: int, fork: ForkError) -> None:
         fork.payload,
         fork.checkpoint,
     )
+
+
+async def count_of_sites(scope: PartnerScope, site_ids: Sequence[str]) -> dict[str, int]:
+    """Return how many forks are kept of each of some of the partner's sites that has any."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, count(*) AS count FROM equivocations
+        WHERE partner_id = $1 AND site_id = ANY ($2::text[]) GROUP BY site_id
+        """,
+        scope.partner_id,
+        site_ids,
+    )
+    return {row["site_id"]: row["count"] for row in rows}
+
+
+async def of_log(scope: SiteScope, log_id: int) -> list[Equivocation]:
+    """Return a log's forks, at most 16, in order of their places."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT seq, leaf, payload, checkpoint
+        FROM equivocations
+        WHERE site_id = $1 AND partner_id = $2 AND log_id = $3
+        ORDER BY seq, leaf
+        LIMIT 1000
+        """,
+        scope.site_id,
+        scope.partner_id,
+        log_id,
+    )
+    return [Equivocation(**row) for row in rows]

@@ -38,7 +38,10 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Flagged:
-    """An entry that is stored but not understood, or that another of the same id came before; `id` orders them."""
+    """An entry that is stored but not understood, or that another of the same id came before; `id` orders them.
+
+    `bundle_hash` is the leaf as 64 hex.
+    """
 
     id: int
     site_id: str
@@ -47,9 +50,19 @@ class Flagged:
     seq: int
     bundle_id: str | None
     bundle_type: str | None
-    bundle_hash: bytes
+    bundle_hash: str
     flag: str
     received_at: datetime
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is stored at a place of a log: its 32-byte leaf, and the payload or the reason why there is none."""
+
+    seq: int
+    leaf: bytes
+    payload: bytes | None
+    missing_reason: str | None
 
 
 @dataclass(frozen=True)
@@ -216,8 +229,8 @@ async def list_flagged(scope: PartnerScope, limit: int, before: int | None = Non
     """
     rows = await scope.conn.fetch(
         """
-        SELECT b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type, b.bundle_hash, b.flag,
-               b.received_at
+        SELECT b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type,
+               encode(b.bundle_hash, 'hex') AS bundle_hash, b.flag, b.received_at
         FROM evidence_bundles b JOIN evidence_logs l ON l.site_id = b.site_id AND l.id = b.log_id
         WHERE b.partner_id = $1 AND b.flag IS NOT NULL AND b.id < coalesce($2, 9223372036854775807)
         ORDER BY b.id DESC
@@ -228,6 +241,27 @@ async def list_flagged(scope: PartnerScope, limit: int, before: int | None = Non
         limit,
     )
     return [Flagged(**row) for row in rows]
+
+
+async def flagged_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[str, list[Flagged]]:
+    """Return the newest flagged entries of some of the partner's sites, by site."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type, b.bundle_hash, b.flag,
+               b.received_at
+        FROM evidence_bundles b JOIN evidence_logs l ON l.site_id = b.site_id AND l.id = b.log_id
+        WHERE b.partner_id = $1 AND b.flag IS NOT NULL AND b.site_id = ANY ($2::text[])
+        ORDER BY b.id DESC
+        LIMIT $3
+        """,
+        scope.partner_id,
+        site_ids,
+        limit,
+    )
+    found: dict[str, list[Flagged]] = {}
+    for row in rows:
+        found.setdefault(row["site_id"], []).append(Flagged(**row))
+    return found
 
 
 async def newest_of_logs(
@@ -294,6 +328,70 @@ async def page_of_log(scope: SiteScope, log_id: int, first: int, end: int) -> li
         end,
     )
     return [BundleDetail(**{**row, "hipaa_controls": orjson.loads(row["hipaa_controls"] or "[]")}) for row in rows]
+
+
+async def stored(scope: SiteScope, log_id: int, span: tuple[int, int], shown: tuple[int, int]) -> list[Stored]:
+    """Return what is stored at the places of `span`, in order; payloads only of the places of `shown`.
+
+    Both are (first, end), and the end is not among them.
+    """
+    rows = await scope.conn.fetch(
+        """
+        SELECT seq, bundle_hash AS leaf, CASE WHEN seq >= $6 AND seq < $7 THEN payload END AS payload, missing_reason
+        FROM evidence_bundles
+        WHERE site_id = $1 AND partner_id = $2 AND log_id = $3 AND seq >= $4 AND seq < $5
+        ORDER BY seq
+        """,
+        scope.site_id,
+        scope.partner_id,
+        log_id,
+        *span,
+        *shown,
+    )
+    return [Stored(**row) for row in rows]
+
+
+async def in_time(
+    scope: SiteScope, log_id: int, span: tuple[int, int], since: datetime | None, until: datetime | None
+) -> tuple[int | None, int | None]:
+    """Return, of the places of `span` whose own time is known, the first from `since` on and the last before `until`.
+
+    A carried entry is shown by the time of the old one, so it does not count, nor does a bare leaf.
+    """
+    row = await scope.conn.fetchrow(
+        """
+        SELECT min(seq) FILTER (WHERE $6::timestamptz IS NULL OR generated_at >= $6) AS first,
+               max(seq) FILTER (WHERE $7::timestamptz IS NULL OR generated_at < $7) AS last
+        FROM evidence_bundles
+        WHERE site_id = $1 AND partner_id = $2 AND log_id = $3 AND seq >= $4 AND seq < $5
+          AND payload IS NOT NULL AND bundle_type <> 'recovered'
+        """,
+        scope.site_id,
+        scope.partner_id,
+        log_id,
+        *span,
+        since,
+        until,
+    )
+    return (row["first"], row["last"]) if row else (None, None)
+
+
+async def neighbour(scope: SiteScope, log_id: int, span: tuple[int, int], last: bool) -> int | None:
+    """Return the last (or the first) place of `span` that has a payload with a time of its own."""
+    found: int | None = await scope.conn.fetchval(
+        """
+        SELECT CASE WHEN $6 THEN max(seq) ELSE min(seq) END
+        FROM evidence_bundles
+        WHERE site_id = $1 AND partner_id = $2 AND log_id = $3 AND seq >= $4 AND seq < $5
+          AND payload IS NOT NULL AND bundle_type <> 'recovered'
+        """,
+        scope.site_id,
+        scope.partner_id,
+        log_id,
+        *span,
+        last,
+    )
+    return found
 
 
 async def payload(scope: SiteScope, log_id: int, seq: int) -> bytes | None:

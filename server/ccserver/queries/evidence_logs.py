@@ -155,6 +155,22 @@ async def list_of_appliance(scope: ApplianceScope) -> list[Log]:
     return [_log(row) for row in reversed(rows)]
 
 
+async def all_of_site(scope: SiteScope) -> list[Log]:
+    """Return every log of the site, by appliance and epoch as text."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
+               held_size, held_root
+        FROM evidence_logs
+        WHERE site_id = $1 AND partner_id = $2
+        ORDER BY appliance_id COLLATE "C", epoch COLLATE "C"
+        """,
+        scope.site_id,
+        scope.partner_id,
+    )
+    return [_log(row) for row in rows]
+
+
 async def newest_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[tuple[str, int], Log]:
     """Return by (site, log id) the `limit` logs of each site that grew last: the newest `limit` entries are in them."""
     rows = await scope.conn.fetch(

@@ -73,3 +73,8 @@ async def find(scope: PartnerScope) -> Partner | None:
     """Return the scope's partner."""
     row = await scope.conn.fetchrow("SELECT id, name, created_at FROM partners WHERE id = $1", scope.partner_id)
     return Partner(**row) if row else None
+
+
+async def close(scope: PlatformScope, partner_id: str) -> None:
+    """Note that a partner was off-boarded, from the first time on."""
+    await scope.conn.execute("UPDATE partners SET closed_at = coalesce(closed_at, now()) WHERE id = $1", partner_id)

@@ -1,7 +1,28 @@
 """Pattern statistics: each appliance's own totals; the latest report replaces the one before."""
 
-from ccserver.scope import ApplianceScope
+from dataclasses import dataclass
+from datetime import datetime
+
+from ccserver.listing import Page
+from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 from ccshared.messages import PatternReports
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A pattern's totals over the appliances that met it, and when the newest of them was told."""
+
+    pattern_signature: str
+    incident_type: str
+    appliances: int
+    sites: int
+    total_count: int
+    l1_count: int
+    l2_count: int
+    l3_count: int
+    success_count: int
+    total_resolution_time_ms: int
+    received_at: datetime
 
 
 async def upsert(scope: ApplianceScope, said: PatternReports) -> None:
@@ -35,3 +56,43 @@ async def upsert(scope: ApplianceScope, said: PatternReports) -> None:
         [pattern.success_count for pattern in said.patterns],
         [pattern.total_resolution_time_ms for pattern in said.patterns],
     )
+
+
+async def newest(scope: PartnerScope | SiteScope, site_id: str | None, page: Page) -> list[Pattern]:
+    """Return a page of the patterns of the partner, or of its site, the last told first; never of two partners."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT pattern_signature, min(incident_type) AS incident_type, count(*) AS appliances,
+               count(DISTINCT site_id) AS sites, sum(total_count)::bigint AS total_count,
+               sum(l1_count)::bigint AS l1_count, sum(l2_count)::bigint AS l2_count, sum(l3_count)::bigint AS l3_count,
+               sum(success_count)::bigint AS success_count,
+               sum(total_resolution_time_ms)::bigint AS total_resolution_time_ms, max(received_at) AS received_at
+        FROM pattern_stats
+        WHERE partner_id = $1 AND ($2::text IS NULL OR site_id = $2)
+        GROUP BY pattern_signature
+        HAVING (max(received_at), pattern_signature) < ($3, $4)
+        ORDER BY max(received_at) DESC, pattern_signature DESC
+        LIMIT $5 OFFSET $6
+        """,
+        scope.partner_id,
+        site_id,
+        page.before,
+        page.before_id,
+        page.fetched,
+        page.offset,
+    )
+    return [Pattern(**row) for row in rows]
+
+
+async def count(scope: PartnerScope | SiteScope, site_id: str | None) -> int:
+    """Return how many patterns the partner, or its site, has met: at most 10,001."""
+    found: int = await scope.conn.fetchval(
+        """
+        SELECT count(*)
+        FROM (SELECT DISTINCT pattern_signature FROM pattern_stats
+              WHERE partner_id = $1 AND ($2::text IS NULL OR site_id = $2) LIMIT 10001) AS counted
+        """,
+        scope.partner_id,
+        site_id,
+    )
+    return found

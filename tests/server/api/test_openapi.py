@@ -64,3 +64,17 @@ async def test_it_is_alive_but_not_ready_on_a_schema_it_does_not_know(server: Ru
     answer = await server.client.get("/readyz")
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:central-command:problem:database-unavailable")
     assert (await server.client.get("/healthz")).status_code == 200
+
+
+async def test_a_method_that_an_address_does_not_take_is_answered_with_those_that_it_does(server: Running) -> None:
+    answer = await server.client.request("DELETE", "/api/v1/sites")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert (answer.json()["type"], answer.json()["status"]) == ("urn:central-command:problem:method-not-allowed", 405)
+    for methods in (await document(server))["paths"].values():
+        assert all("405" in operation["responses"] for operation in methods.values())
+
+
+async def test_every_create_takes_an_idempotency_key(server: Running) -> None:
+    rows = [row for row in app.ENDPOINTS if row.path.startswith("/api/v1/") and 201 in row.answers]
+    assert [row.path for row in rows if "Idempotency-Key" not in row.headers] == []
+    assert len(rows) >= 8

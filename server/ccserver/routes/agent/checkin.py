@@ -1,12 +1,11 @@
 """The check-in: once a minute, small, one round trip to the database."""
 
-import ipaddress
 import time
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context
+from ccserver import auth, context, limiting
 from ccserver.errors import DeviceUnknownError
 from ccserver.http import Caller, Endpoint, read, reply
 from ccserver.queries import appliances
@@ -20,7 +19,7 @@ async def check_in(request: Request) -> Response:
     device, said = auth.device(request), await read(request, Checkin)
     now_ms = time.time_ns() // 1_000_000
     async with context.of(request).db.bare() as conn:
-        found = await appliances.check_in(conn, device, said, _address(request), said.sent_at_ms - now_ms)
+        found = await appliances.check_in(conn, device, said, limiting.address(request), said.sent_at_ms - now_ms)
     if found is None:
         raise DeviceUnknownError
     return reply(
@@ -33,13 +32,6 @@ async def check_in(request: Request) -> Response:
             backup_window_days=context.of(request).config.backup_window_days,
         )
     )
-
-
-def _address(request: Request) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(request.client.host) if request.client else None
-    except ValueError:
-        return None
 
 
 ENDPOINTS = [Endpoint("POST", "/agent/v1/checkin", check_in, Caller.DEVICE, Checkin, {200: CheckinAnswer})]

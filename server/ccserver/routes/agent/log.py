@@ -46,6 +46,7 @@ async def append(request: Request) -> Response:
         async with ctx.batches:
             log = await appending.append(ctx, device, epoch, _read_batch(unpacked(request, packed, batch.MAX_BYTES)))
     head = _head(ctx, log)
+    ctx.metrics.receipts.inc(1 if head.receipt else 0)
     return reply(head, 200 if head.receipt else 202)
 
 

@@ -2,22 +2,29 @@
 
 import asyncio
 import re
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
-from ccserver import appending, auth, context
-from ccserver.errors import CentralCommandError, NotFoundError
+from ccserver import appending, auth, context, exporting, listing
+from ccserver.errors import BadQueryError, CentralCommandError, NotFoundError, TooManyRequestsError
+from ccserver.exporting import Asked
 from ccserver.http import Caller, Endpoint, read_query, reply_value
-from ccserver.listing import COUNTED_TO, Listing, ListQuery, Page
+from ccserver.listing import COUNTED_TO, MAX_LIMIT, Listing, ListQuery, Moment, Page
 from ccserver.queries import evidence_bundles, evidence_logs
-from ccserver.queries.evidence_bundles import BundleDetail
+from ccserver.queries.evidence_bundles import BundleDetail, Flagged
 from ccserver.queries.evidence_logs import LogDetail
 from ccserver.routes.api import lists
 from ccserver.scope import SiteScope
 from ccserver.witness import Log
 from ccshared import merkle, notes
+from ccshared.messages import Message
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -34,6 +41,13 @@ class Proof:
     hashes: list[str]
     log_key: str
     receipt: str
+
+
+class FlaggedQuery(Message):
+    """A page of the list, by its cursor only."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
+    cursor: Annotated[str, Field(max_length=500)] | None = None
 
 
 async def list_logs(request: Request) -> Response:
@@ -68,6 +82,18 @@ async def list_evidence(request: Request) -> Response:
         name = f"evidence:{scope.partner_id}:{scope.site_id}:{log.id}"
         source = lists.Source(name, BundleDetail, fetch, count, lambda row: (row.received_at, str(row.seq)))
         return await lists.answer(request, asked, source)
+
+
+async def list_flagged(request: Request) -> Response:
+    """List the entries of the partner's logs that are stored but not understood, and forks, newest first."""
+    asked = read_query(request, FlaggedQuery)
+    async with auth.partner_scope(request) as scope:
+        key, name = context.of(request).cursor_key, f"flagged:{scope.partner_id}"
+        page = listing.page_of(ListQuery(limit=asked.limit, cursor=asked.cursor), key, name)
+        before = int(page.before_id) if page.before_id.isdecimal() else None
+        rows = await evidence_bundles.list_flagged(scope, page.fetched, before)
+    found = listing.listing(rows, page, lambda row: (row.received_at, str(row.id)), key, name)
+    return reply_value(Listing[Flagged], found)
 
 
 async def show(request: Request) -> Response:
@@ -121,6 +147,43 @@ async def prove(request: Request) -> Response:
     return reply_value(Proof, proof)
 
 
+class ExportQuery(Message):
+    """Entries from `since` up to `until`, which is not in it, by their own times; `sample` of each log are proved."""
+
+    since: Moment | None = None
+    until: Moment | None = None
+    sample: Annotated[int, Field(ge=0, le=1000)] = exporting.SAMPLE
+
+
+async def export(request: Request) -> Response:
+    """Return the site's evidence as one file that anybody can verify; the same evidence gives the same bytes."""
+    asked, ctx = read_query(request, ExportQuery), context.of(request)
+    if asked.since and asked.until and asked.since >= asked.until:
+        raise BadQueryError("since: before until.")
+    async with auth.site_scope(request) as scope:
+        wanted = Asked(scope.partner_id, scope.site_id, asked.since, asked.until, asked.sample)
+    if ctx.exports.locked():
+        raise TooManyRequestsError("Other exports are being made.", retry_after_s=30)
+    async with ctx.exports:  # to a file first: a slow reader must not hold the snapshot open
+        file = tempfile.NamedTemporaryFile(prefix="cc-export-", suffix=".zip", delete=False)  # noqa: SIM115
+        try:
+            await exporting.write_site(ctx.db, ctx.keys, wanted, file.write)
+            file.close()
+        except BaseException:
+            file.close()
+            _forget(file.name)
+            raise
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    name = f"evidence-{wanted.site_id}.zip"
+    done = BackgroundTask(_forget, file.name)
+    kind = "application/octet-stream"
+    return FileResponse(file.name, media_type=kind, filename=name, headers=headers, background=done)
+
+
+def _forget(name: str) -> None:
+    Path(name).unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class _Receipt:
     text: str
@@ -157,7 +220,9 @@ _LOGS = "/api/v1/sites/{site}/logs"
 _ALL = _LOGS + "/{log}/evidence"
 _ONE = _ALL + "/{seq}"
 ENDPOINTS = [
+    Endpoint("GET", "/api/v1/evidence/flagged", list_flagged, Caller.READ, None, {200: Listing[Flagged]}, FlaggedQuery),
     Endpoint("GET", _LOGS, list_logs, Caller.AUDIT, None, {200: Listing[LogDetail]}, ListQuery),
+    Endpoint("GET", "/api/v1/sites/{site}/evidence-export", export, Caller.AUDIT, None, {200: bytes}, ExportQuery),
     Endpoint("GET", _ALL, list_evidence, Caller.AUDIT, None, {200: Listing[BundleDetail]}, ListQuery),
     Endpoint("GET", _ONE, show, Caller.AUDIT, None, {200: BundleDetail}),
     Endpoint("GET", _ONE + "/payload", show_payload, Caller.AUDIT, None, {200: bytes}),

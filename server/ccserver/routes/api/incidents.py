@@ -1,8 +1,7 @@
 """Incidents: list with filters, show, and what people do by hand; an appliance's own columns are never written here."""
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -11,11 +10,11 @@ from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context
+from ccserver import auth
 from ccserver.errors import ChangedMeanwhileError, NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery, Moment, Page
-from ccserver.queries import incident_comments, incidents, planner, sites
+from ccserver.queries import incident_comments, incidents, planner
 from ccserver.queries.incident_comments import Comment
 from ccserver.queries.incidents import Filter, IncidentDetail
 from ccserver.routes.api import creating, lists
@@ -55,7 +54,7 @@ class NewComment(Message):
 async def list_incidents(request: Request) -> Response:
     """List the partner's incidents, or one site's, newest first."""
     asked = read_query(request, IncidentQuery)
-    async with _scope_asked(request, asked.site) as scope:
+    async with lists.scope_asked(request, asked.site) as scope:
         await planner.read_in_order(scope)
         source = lists.Source(
             name=f"incidents:{scope.partner_id}:{asked.site or ''}",
@@ -65,19 +64,6 @@ async def list_incidents(request: Request) -> Response:
             place=lambda incident: (incident.created_at, incident.id),
         )
         return await lists.answer(request, asked, source)
-
-
-@asynccontextmanager
-async def _scope_asked(request: Request, site_id: str | None) -> AsyncIterator[PartnerScope | SiteScope]:
-    """Open the partner's scope, or that of the site that the query names; NotFoundError when it is not theirs."""
-    async with auth.partner_scope(request) as partner:
-        if site_id is None:
-            yield partner
-            return
-        if await sites.find(partner, site_id) is None:
-            raise NotFoundError
-    async with context.of(request).db.site(partner.partner_id, site_id) as site:
-        yield site
 
 
 def _filter(asked: IncidentQuery) -> Filter:

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,10 @@ _SECURITY_SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key: cck_ and 43 characters."},
     "device": {"type": "http", "scheme": "bearer", "description": "An appliance's access token, good for 15 minutes."},
 }
+_HEADERS = {
+    "If-Match": {"required": True, "schema": {"type": "string", "pattern": '^"[0-9]{1,15}"$'}},
+    "Idempotency-Key": {"required": False, "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"}},
+}
 _STATUSES = {
     200: "Done.",
     201: "Made.",
@@ -28,6 +33,8 @@ _STATUSES = {
     401: "No good credential.",
     403: "Not allowed.",
     404: "There is no such thing here.",
+    405: "This address does not take this method.",
+    408: "The body took too long to arrive.",
     409: "It does not go with what is there.",
     412: "It changed since it was read.",
     413: "The body is too large.",
@@ -66,9 +73,13 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the routes that programs call; pages for people are not in it."""
     rows = [row for row in endpoints if row.path.startswith(_PREFIXES)]
     schemas, definitions = _schemas(rows)
+    uses = Counter(row.handler for row in rows)
+    shared = {handler for handler, times in uses.items() if times > 1}
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
-        paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, schemas, definitions)
+        paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, schemas, definitions) | {
+            "operationId": _operation_id(row, shared)
+        }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Central Command", "version": "1"},
@@ -92,7 +103,6 @@ def _schemas(rows: Sequence[Endpoint]) -> tuple[dict[Any, Any], dict[str, Any]]:
 def _operation(row: Endpoint, schemas: dict[Any, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     summary = " ".join((row.handler.__doc__ or "").split("\n\n")[0].split())
     operation: dict[str, Any] = {
-        "operationId": f"{row.handler.__module__.rpartition('.')[2]}.{row.handler.__name__}",
         "summary": summary,
         "description": f"Who may call it: {row.caller}.",
         "parameters": _parameters(row, schemas, definitions),
@@ -103,6 +113,13 @@ def _operation(row: Endpoint, schemas: dict[Any, Any], definitions: dict[str, An
         content = {"application/json": {"schema": schemas[row.takes, "validation"]}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _operation_id(row: Endpoint, shared: set[Any]) -> str:
+    """Name an operation by its handler, and by its level too where one handler stands at several."""
+    module = row.handler.__module__.rpartition(".")[2]
+    level = next((word for word in ("platform", "appliances", "sites") if f"/{word}/" in row.path), "partner")
+    return f"{module}.{row.handler.__name__}" + (f".{level.removesuffix('s')}" if row.handler in shared else "")
 
 
 def _parameters(row: Endpoint, schemas: dict[Any, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
@@ -118,10 +135,7 @@ def _parameters(row: Endpoint, schemas: dict[Any, Any], definitions: dict[str, A
     if row.path.startswith("/api/v1/") and row.caller not in (Caller.ANYONE, Caller.PERSON, Caller.PLATFORM):
         said = "Whose rows are meant: for platform admins, who must say it."
         found.append({"name": "partner", "in": "query", "required": False, "schema": text, "description": said})
-    required_headers = {"If-Match": True, "Idempotency-Key": False}
-    found += [
-        {"name": name, "in": "header", "required": required_headers[name], "schema": text} for name in row.headers
-    ]
+    found += [{"name": name, "in": "header"} | _HEADERS[name] for name in row.headers]
     return found
 
 
@@ -138,7 +152,9 @@ def _responses(row: Endpoint, schemas: dict[Any, Any]) -> dict[str, Any]:
 
 def _content(status: int, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
     if status >= 400:
-        return {"content": {"application/problem+json": {"schema": schemas[Problem, "serialization"]}}}
+        headers = {405: "Allow", 429: "Retry-After", 503: "Retry-After"}
+        said = {"headers": {headers[status]: {"schema": {"type": "string"}}}} if status in headers else {}
+        return said | {"content": {"application/problem+json": {"schema": schemas[Problem, "serialization"]}}}
     if kind is None:
         return {}
     if kind is bytes:
@@ -148,16 +164,23 @@ def _content(status: int, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
 
 def _refusals(row: Endpoint) -> set[int]:
     """Which statuses a route of this shape can refuse with."""
-    found = {429, 503}
+    found = {405, 429, 503}
     if row.caller is not Caller.ANYONE or row.takes:
         found |= {401, 403}
-    if "{" in row.path:
+    if _names_something(row):
         found |= {404}
     if row.query or row.path.startswith("/api/v1/"):
         found |= {422}
     if row.method != "GET":
-        found |= {403, 404, 409, 413, 415, 422}
+        found |= {403, 404, 409, 422}
+    if row.takes or (row.method != "GET" and row.path.startswith("/agent/")):
+        found |= {408, 413, 415, 422}
     return found | ({412, 428} if "If-Match" in row.headers else set())
+
+
+def _names_something(row: Endpoint) -> bool:
+    """Whether the caller names a thing that may not be there, in the path or in the query."""
+    return "{" in row.path or (row.query is not None and "site" in row.query.model_fields)
 
 
 def _security(caller: Caller) -> list[dict[str, list[str]]]:

@@ -8,8 +8,9 @@ from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth
-from ccserver.errors import BadQueryError, ChangedMeanwhileError, NotFoundError
+from ccserver import auth, closing
+from ccserver.closing import Closing
+from ccserver.errors import BadBodyError, BadQueryError, ChangedMeanwhileError, NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery, Moment
 from ccserver.queries import incidents, site_totals, sites
@@ -19,7 +20,7 @@ from ccserver.queries.sites import SiteDetail
 from ccserver.routes.api import creating, lists
 from ccserver.scope import PartnerScope
 from ccshared import ids
-from ccshared.messages import Id, Message, Name
+from ccshared.messages import Hex32, Id, Message, Name
 
 WINDOW_DAYS = 30  # of statistics, unless asked otherwise
 MAX_WINDOW = timedelta(days=366)
@@ -124,12 +125,30 @@ def _window(asked: WindowQuery) -> tuple[datetime, datetime]:
     return since, until
 
 
+class Close(Message):
+    """Says once more which site is meant, and which export of it was kept (hex SHA-256): closing cannot be undone."""
+
+    confirm: Id
+    export_sha256: Hex32 | None = None
+
+
+async def close(request: Request) -> Response:
+    """Close a site for good: appliances are revoked, codes and orders cancelled; what is stored stays readable."""
+    asked = await read(request, Close)
+    async with auth.site_scope(request) as scope:
+        if asked.confirm != scope.site_id:
+            raise BadBodyError("confirm: must be the id of the site that is to be closed.")
+        ended = await closing.close(scope, request.state.principal.actor, asked.export_sha256)
+    return reply_value(Closing, ended)
+
+
 _LIST = "/api/v1/sites"
 _ONE = "/api/v1/sites/{site}"
 ENDPOINTS = [
     Endpoint("GET", _LIST, list_sites, Caller.READ, None, {200: Listing[SiteDetail]}, ListQuery),
     Endpoint("POST", _LIST, create, Caller.OPERATE, NewSite, {201: SiteDetail}, headers=("Idempotency-Key",)),
     Endpoint("GET", _ONE, show, Caller.AUDIT, None, {200: SiteDetail}),
+    Endpoint("POST", _ONE + "/close", close, Caller.OWN, Close, {200: Closing}),
     Endpoint("PATCH", _ONE, rename, Caller.OPERATE, SiteChange, {200: SiteDetail}, headers=("If-Match",)),
     Endpoint("GET", _ONE + "/statistics", show_statistics, Caller.AUDIT, None, {200: SiteStatistics}, WindowQuery),
 ]

@@ -1,0 +1,69 @@
+"""The end of a tenant: a site is closed, a partner off-boarded. What proves something stays as long as it must be kept.
+
+Closing a site revokes its appliances, cancels its codes and pending orders, and lets nothing new begin there; evidence,
+incidents and exports stay readable, and retention runs on. It cannot be undone: open another site.
+"""
+
+from dataclasses import dataclass
+
+from ccserver.errors import SiteClosedError
+from ccserver.queries import api_keys, appliances, audit_log, enrollment_codes, orders, sites, users
+from ccserver.queries.audit_log import Act
+from ccserver.scope import PartnerScope, SiteScope
+from ccshared.canonical import Json
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What closing a site ends: appliances in service, codes that could be used, orders that are pending."""
+
+    site_id: str
+    appliances: int
+    codes: int
+    orders: int
+
+
+@dataclass(frozen=True)
+class OffBoarding:
+    """What off-boarding a partner ends, beside its sites: people who can sign in (their sessions too), API keys."""
+
+    partner_id: str
+    users: int
+    api_keys: int
+
+
+async def foresee(scope: SiteScope) -> Closing:
+    """Return what closing the site would end; SiteClosedError when it is closed already."""
+    site = await sites.find(scope, scope.site_id)
+    if site is None or site.closed_at is not None:
+        raise SiteClosedError
+    return Closing(
+        scope.site_id,
+        await appliances.count_in_service(scope),
+        await enrollment_codes.count_open(scope),
+        await orders.count_pending(scope),
+    )
+
+
+async def close(scope: SiteScope, actor: str, export_sha256: str | None) -> Closing:
+    """Close the site and write down who did, and which export was made of it; SiteClosedError when it is closed."""
+    ended = Closing(
+        scope.site_id,
+        await appliances.revoke_all(scope),
+        await enrollment_codes.revoke_all(scope),
+        await orders.cancel_all(scope, actor),
+    )
+    if not await sites.close(scope):
+        raise SiteClosedError
+    detail: dict[str, Json] = {"appliances": ended.appliances, "codes": ended.codes, "orders": ended.orders}
+    act = Act(actor, "site.close", f"site:{scope.site_id}", detail | {"export_sha256": export_sha256})
+    await audit_log.append(scope, act)
+    return ended
+
+
+async def off_board(scope: PartnerScope, actor: str) -> OffBoarding:
+    """End a partner's people, sessions and keys, once its sites are closed, and write down who did."""
+    ended = OffBoarding(scope.partner_id, await users.disable_all(scope), await api_keys.revoke_all(scope))
+    detail: dict[str, Json] = {"users": ended.users, "api_keys": ended.api_keys}
+    await audit_log.append(scope, Act(actor, "partner.off_board", f"partner:{scope.partner_id}", detail))
+    return ended

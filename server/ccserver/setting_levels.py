@@ -1,0 +1,73 @@
+"""Settings at their levels: which places count for which tenant, and which value wins, the nearest or the default."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ccserver.errors import BadBodyError, SettingUnknownError
+from ccserver.queries.settings import Made, Place
+from ccserver.scope import PLATFORM
+from ccshared import settings
+from ccshared.settings import CATALOGUE, BadSettingError, Setting, UnknownSettingError, Value
+from ccshared.vocabulary import SettingLevel
+
+DEFAULT = "default"
+OF_PLATFORM = Place(SettingLevel.PLATFORM, PLATFORM)
+_LEVELS = (SettingLevel.PARTNER, SettingLevel.SITE, SettingLevel.APPLIANCE)
+
+
+@dataclass(frozen=True)
+class Effective:
+    """A setting at a place: the value that counts and the level it comes from (`default` where nobody made it).
+
+    `own` is what was made at this very place, None where nothing was; `setting` says what it takes.
+    """
+
+    setting: Setting
+    value: Value
+    origin: str
+    own: Made | None
+
+    @property
+    def revision(self) -> int:
+        """What If-Match names: 0 while nothing is made at this place."""
+        return self.own.revision if self.own else 0
+
+
+def known(name: str) -> Setting:
+    """Return the setting of this name; SettingUnknownError names those that there are."""
+    try:
+        return settings.find(name)
+    except UnknownSettingError as error:
+        raise SettingUnknownError(str(error)) from error
+
+
+def checked(setting: Setting, value: object) -> Value:
+    """Return a value that the setting takes; BadBodyError says which it takes."""
+    try:
+        return setting.check(value)
+    except BadSettingError as error:
+        raise BadBodyError(str(error)) from error
+
+
+def places(*tenant: str) -> tuple[Place, ...]:
+    """Return the places that count, from far to near, for a partner, its site, and the site's appliance, as given."""
+    return (OF_PLATFORM, *(Place(level, each) for level, each in zip(_LEVELS, tenant, strict=False)))
+
+
+def target(place: Place, setting: Setting) -> str:
+    """Return how the audit log names a setting at a place."""
+    return f"setting:{place.level}:{place.target_id}:{setting.name}"
+
+
+def effective(counting: Sequence[Place], made: Iterable[Made]) -> list[Effective]:
+    """Return every setting of the catalogue by name, as it is at the last of the places, which go from far to near."""
+    by_place = {(each.level, each.target_id, each.name): each for each in made}
+    return [_one(setting, counting, by_place) for _, setting in sorted(CATALOGUE.items())]
+
+
+def _one(setting: Setting, counting: Sequence[Place], made: dict[tuple[str, str, str], Made]) -> Effective:
+    found = [made.get((str(place.level), place.target_id, setting.name)) for place in counting]
+    nearest = next((each for each in reversed(found) if each is not None), None)
+    if nearest is None:
+        return Effective(setting, setting.default, DEFAULT, None)
+    return Effective(setting, nearest.value, nearest.level, found[-1])
