@@ -39,9 +39,9 @@ TABLE: dict[str, tuple[Runner, int, int]] = {
     "copies": (copies.run, 80, 5_000),
     "herd": (herd.run, 64, 1_000),
     "server": (server.run, 1, 150),
-    "poison": (poison.run, 60, 20_000),
+    "poison": (poison.run, 60, 10_000),
     "keys": (keys.run, 1, 60),
-    "hostile": (hostile.run, 120, 20_000),
+    "hostile": (hostile.run, 120, 4_000),
 }
 
 

@@ -75,7 +75,8 @@ class World:
         """Add what a real device would: a log must be there to be attacked."""
         for _ in range(self.chance.randint(1, 3)):
             self.hostile.seal()
-        return await self.hostile.send(self.hostile.batch(self.chance.randint(0, len(self.hostile.payloads) - 1)))
+        size = len(self.hostile.payloads)
+        return await self.hostile.send(self.hostile.batch(self.chance.randint(max(0, size - 300), size - 1)))
 
     async def bogus_root_over_equal_rows(self) -> httpx.Response:
         size = len(self.hostile.payloads) or 1
