@@ -27,7 +27,7 @@ PLATFORM = "platform"
 _ID = re.compile(r"[0-9a-z-]{1,64}")
 _ACQUIRE_SECONDS = 5.0
 _COMMAND_SECONDS = 30.0
-_SITE_CLOSED = "CC001"  # as the triggers of migration 018 say
+_SITE_CLOSED = "CC001"  # as the triggers of migration 016 say
 _BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # Nothing of the request's doing: the database is away, full or starting.
 _AWAY = (
