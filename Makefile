@@ -11,7 +11,7 @@ export UV_CACHE_DIR := $(CURDIR)/.tools/cache
 export PIP_CACHE_DIR := $(CURDIR)/.tools/pip-cache
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint type contracts test e2e bench faults verify-full package check run
+.PHONY: help setup fmt lint type contracts test e2e bench faults fuzz verify-full package check run
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -62,6 +62,9 @@ bench: setup ## measure (ONLY=name for one)
 
 faults: setup ## break everything that can break, at full length
 	@$(BIN)/python -m tests.faults
+
+fuzz: setup ## schemathesis against every route as every kind of caller, at length (EXAMPLES=n a route)
+	@EXAMPLES=$${EXAMPLES:-100} $(BIN)/pytest tests/server/api/test_schemathesis.py $(MORE)
 
 verify-full: setup ## the verifier: 20,000 spoilt exports, 1,000 honest ones
 	@$(BIN)/python -m tests.verify

@@ -3,21 +3,24 @@
 PG unset, 16 or 18      the embedded one of that major (18)
 PG=15                   Debian's own, /usr/lib/postgresql/15
 PG=docker:IMAGE         a container of that image, by testcontainers
+PG=pgbouncer            the embedded one behind PgBouncer in transaction mode (pgbouncer:15 another one): the server's
+                        role goes through it, the owner and the administrator past it
 """
 
 import asyncio
 import os
 import pwd
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import asyncpg
 
@@ -80,9 +83,12 @@ async def _connect(url: str) -> asyncpg.Connection:
 @contextmanager
 def asked(wanted: str, place: Path) -> Iterator[Server]:
     """Run the PostgreSQL that `PG` asks for, with our roles; `place` is a directory that every user may enter."""
-    kind, _, image = wanted.partition(":")
+    kind, _, rest = wanted.partition(":")
     if kind == "docker":
-        with _container(image) as server:
+        with _container(rest) as server:
+            yield server
+    elif kind == "pgbouncer":
+        with asked(rest, place) as behind, _pgbouncer(behind, place) as server:
             yield server
     elif kind == "15":
         with debians(place) as server:
@@ -90,6 +96,74 @@ def asked(wanted: str, place: Path) -> Iterator[Server]:
     else:
         with localpg.start(place / f"postgres{kind}", major=int(kind or 18), durable=False) as server:
             yield server
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A server of which cc_server sees the pooler only, in the directory `socket`."""
+
+    behind: Server
+    socket: Path
+
+    def urls(self, dbname: str) -> Urls:
+        place = f"host={quote(str(self.socket), safe='')}&port=6432"
+        return replace(self.behind.urls(dbname), server=f"postgresql://cc_server@/{quote(dbname, safe='')}?{place}")
+
+    def create_database(self, name: str, template: str | None = None) -> Urls:
+        self.behind.create_database(name, template)
+        return self.urls(name)
+
+
+# Few connections that take turns, so that whatever outlives a transaction meets somebody else's soon.
+PGBOUNCER = """
+[databases]
+* = {target}
+[pgbouncer]
+listen_port = 6432
+unix_socket_dir = {home}
+auth_type = trust
+auth_file = {home}/users
+logfile = {home}/log
+pool_mode = transaction
+default_pool_size = 4
+server_round_robin = 1
+max_client_conn = 1000
+"""
+
+
+@contextmanager
+def _pgbouncer(behind: Server, place: Path) -> Iterator[Pooled]:
+    """Run PgBouncer in front of a server, as the user who may open its socket."""
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    assert program is not None, "PG=pgbouncer needs PgBouncer (Debian, Ubuntu: apt install pgbouncer)"
+    url = urlsplit(behind.urls("postgres").server)
+    query = parse_qs(url.query)
+    host, port = url.hostname or query["host"][0], url.port or query["port"][0]
+    owner = Path(host).stat().st_uid if host.startswith("/") else pwd.getpwnam("nobody").pw_uid
+    home = place / "pgbouncer"
+    home.mkdir(mode=0o700)
+    (home / "users").write_text('"cc_server" ""\n')
+    (home / "pgbouncer.ini").write_text(PGBOUNCER.format(target=f"host={host} port={port}", home=home))
+    switch = {"user": owner, "group": pwd.getpwuid(owner).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    if switch:
+        os.chown(home, owner, -1)
+    with subprocess.Popen(
+        [program, "-q", home / "pgbouncer.ini"], cwd="/", stderr=subprocess.DEVNULL, **switch
+    ) as running:
+        try:
+            _wait_for(home / ".s.PGSQL.6432", running)
+            yield Pooled(behind, home)
+        finally:
+            running.terminate()
+
+
+def _wait_for(socket: Path, running: subprocess.Popen[bytes]) -> None:
+    """Wait until the socket is there; PgBouncer makes it when it is ready."""
+    until = time.monotonic() + 30
+    while not socket.exists():
+        assert running.poll() is None, "PgBouncer ended as soon as it was started"
+        assert time.monotonic() < until, "PgBouncer made no socket"
+        time.sleep(0.02)
 
 
 @contextmanager

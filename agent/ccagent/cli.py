@@ -21,11 +21,13 @@ COMMANDS = {
     "once": "Check once, then upload until all is receipted.",
     "status": "Say how the agent is; works with the network down.",
     "queue": "Say what waits to be uploaded, and why.",
+    "metrics": "Print metrics for Prometheus.",
     "incidents": "List the open incidents.",
     "flush": "Try to deliver now instead of waiting.",
     "rotate-key": "Make a new device key, named by the old one.",
     "alarms": "List what a person must look at, and end an alarm.",
     "support-bundle": "Write what support needs to know into a file, without personal data or secrets.",
+    "simulate": "Play many appliances at once against a server, as a scenario says.",
     "receipt": "Print the newest receipt, for an auditor to take away.",
     "verify": "Verify the own log against the receipts that are held for it.",
 }

@@ -13,7 +13,7 @@ import ssl
 import time
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -113,49 +113,97 @@ class Device:
 
 
 @dataclass(frozen=True)
-class _Request:
+class Request:
+    """What is asked; the path is below /agent/v1, `patience` is how many time-outs the whole exchange may take."""
+
     method: str
     path: str
     content: bytes = b""
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
-    patience: int = 1  # in time-outs: how long the whole exchange may take
+    patience: int = 1
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
+    """What came back, whatever its status."""
+
     status: int
     headers: httpx.Headers
     body: bytes
 
 
+class Wire(Protocol):
+    """What carries requests to the server. OSError (TimeoutError is one) and httpx's errors say that it did not."""
+
+    async def exchange(self, request: Request) -> Answer:
+        """Return what the server answers."""
+        ...
+
+
+class HttpWire:
+    """HTTP to one server over at most so many connections, which are kept for whoever asks next."""
+
+    def __init__(self, server_url: str, *, timeout_s: float = 30, connections: int = 4) -> None:
+        self.url = check_server_url(server_url)
+        self._http = httpx.AsyncClient(
+            base_url=self.url + API,
+            verify=trust(),
+            trust_env=not _is_local(self.url),  # a proxy is for servers elsewhere
+            follow_redirects=False,
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 15)),
+            limits=httpx.Limits(max_connections=connections, keepalive_expiry=120),
+            headers={"Accept-Encoding": "identity", "User-Agent": "cc-agent"},
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def exchange(self, request: Request) -> Answer:
+        """Return what the server answers; httpx's errors when it does not, or at too great a length."""
+        async with self._http.stream(
+            request.method, request.path, content=request.content, headers=request.headers
+        ) as response:
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_ANSWER:
+                    raise httpx.DecodingError(f"an answer longer than {MAX_ANSWER} bytes")
+            return Answer(response.status_code, response.headers, bytes(body))
+
+
 class Client:
     """One server as seen by one appliance, or, without a device, by one that wants to enrol.
 
-    `timeout_s` bounds a whole request. RequestError's kinds are all that its calls raise.
+    `timeout_s` bounds a whole request. RequestError's kinds are all that its calls raise. A `wire` that is given may
+    be shared with other appliances and is not closed here.
     """
 
-    def __init__(self, server_url: str, device: Device | None = None, *, timeout_s: float = 30) -> None:
+    def __init__(
+        self, server_url: str, device: Device | None = None, *, timeout_s: float = 30, wire: Wire | None = None
+    ) -> None:
         self._device = device
         self._timeout_s = timeout_s
         self._token: str | None = None
         self._token_good_until = 0.0
         self._renewing = asyncio.Lock()
         self._url = check_server_url(server_url)
-        self._http = httpx.AsyncClient(
-            base_url=self._url + API,
-            verify=trust(),
-            trust_env=not _is_local(self._url),  # a proxy is for servers elsewhere
-            follow_redirects=False,
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 15)),
-            limits=httpx.Limits(max_connections=4, keepalive_expiry=120),
-            headers={"Accept-Encoding": "identity", "User-Agent": "cc-agent"},
-        )
+        self._is_own = wire is None
+        self._wire: Wire = wire or HttpWire(server_url, timeout_s=timeout_s)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._url
 
     async def __aenter__(self) -> "Client":
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        if isinstance(self._wire, HttpWire) and self._is_own:
+            await self._wire.__aexit__()
 
     async def enroll(self, request: EnrollRequest) -> Any:
         """Return the envelope (JSON) that answers a code."""
@@ -168,12 +216,12 @@ class Client:
 
     async def epochs(self) -> Epochs:
         """Return every epoch the server knows of this appliance, oldest first."""
-        return _message(Epochs, await self._authorized(_Request("GET", "/log")))
+        return _message(Epochs, await self._authorized(Request("GET", "/log")))
 
     async def head(self, epoch: str) -> Head:
         """Return what the server holds of an epoch: nothing, size 0, when it has not heard of it."""
         try:
-            return _head(epoch, await self._authorized(_Request("GET", f"/log/{epoch}")))
+            return _head(epoch, await self._authorized(Request("GET", f"/log/{epoch}")))
         except ConfigurationError as error:
             if error.code != "log-unknown":
                 raise
@@ -182,19 +230,19 @@ class Client:
     async def append(self, epoch: str, body: bytes) -> Head:
         """Send a gzipped batch; return what the server then holds. No receipt in it means: taken, not acknowledged."""
         headers = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"}
-        request = _Request("POST", f"/log/{epoch}/entries", body, headers, patience=4)
+        request = Request("POST", f"/log/{epoch}/entries", body, headers, patience=4)
         return _head(epoch, await self._authorized(request))
 
     async def put_entry(self, epoch: str, seq: int, payload: bytes) -> EntryKept:
         """Send a payload for a place where the server has only its leaf; return the place and leaf that it now has."""
         headers = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"}
         packed = await asyncio.to_thread(gzip.compress, payload, 6, mtime=0)
-        request = _Request("PUT", f"/log/{epoch}/entries/{seq}", packed, headers, patience=2)
+        request = Request("PUT", f"/log/{epoch}/entries/{seq}", packed, headers, patience=2)
         return _message(EntryKept, await self._authorized(request))
 
     async def keys(self) -> ServerKeysAnswer:
         """Return the server's keys and the statements by which each followed; nothing of it is proved yet."""
-        return _message(ServerKeysAnswer, await self._send(_Request("GET", "/keys")))
+        return _message(ServerKeysAnswer, await self._send(Request("GET", "/keys")))
 
     async def put_incidents(self, reports: IncidentReports) -> IncidentsKept:
         """Mirror incidents; return the revision that the server now holds of each."""
@@ -207,7 +255,7 @@ class Client:
         if answer.status != 204:
             _json(answer)
 
-    async def _authorized(self, request: _Request) -> _Answer:
+    async def _authorized(self, request: Request) -> Answer:
         """Send with a token; when it is refused, get one new token at once and send again."""
         token = await self._fresh_token()
         try:
@@ -248,7 +296,7 @@ class Client:
     async def _ask_token_by(self, seed: bytes) -> Token | None:
         device = self._device
         assert device is not None  # noqa: S101  asked for by _ask_token only
-        nonce = _message(Nonce, await self._send(_Request("GET", "/nonce"))).nonce
+        nonce = _message(Nonce, await self._send(Request("GET", "/nonce"))).nonce
         try:
             signed = purposes.token(device.server, device.appliance_id, nonce)
         except ValueError as error:
@@ -266,10 +314,10 @@ class Client:
             return None
         return _message(Token, answer)
 
-    async def _send(self, request: _Request) -> _Answer:
+    async def _send(self, request: Request) -> Answer:
         try:
             async with asyncio.timeout(self._timeout_s * request.patience):
-                answer = await self._exchange(request)
+                answer = await self._wire.exchange(request)
         except (TimeoutError, httpx.TimeoutException) as error:
             silent = TransientError(f"{self._url} did not answer in time")
             silent.timed_out = True
@@ -279,17 +327,6 @@ class Client:
         if not 200 <= answer.status < 300:
             raise _refused(self._url, answer)
         return answer
-
-    async def _exchange(self, request: _Request) -> _Answer:
-        async with self._http.stream(
-            request.method, request.path, content=request.content, headers=request.headers
-        ) as response:
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > MAX_ANSWER:
-                    raise httpx.DecodingError(f"an answer longer than {MAX_ANSWER} bytes")
-            return _Answer(response.status_code, response.headers, bytes(body))
 
 
 def check_server_url(url: str) -> str:
@@ -341,11 +378,11 @@ def retry_after_s(headers: httpx.Headers) -> float | None:
     return min(max(until - now, 1.0), 3600.0)
 
 
-def _with_body(method: str, path: str, message: Message) -> _Request:
-    return _Request(method, path, message.model_dump_json().encode())
+def _with_body(method: str, path: str, message: Message) -> Request:
+    return Request(method, path, message.model_dump_json().encode())
 
 
-def _bearing(request: _Request, token: str) -> _Request:
+def _bearing(request: Request, token: str) -> Request:
     return replace(request, headers={**request.headers, "Authorization": f"Bearer {token}"})
 
 
@@ -372,7 +409,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _refused(url: str, answer: _Answer) -> RequestError:
+def _refused(url: str, answer: Answer) -> RequestError:
     """Name an answer that is no success. What only our server may say counts only in a problem document of ours."""
     problem = _problem(answer.body)
     error = _kind(answer.status, ours=problem is not None)(_sentence(url, answer, problem), problem)
@@ -393,7 +430,7 @@ def _kind(status: int, *, ours: bool) -> type[RequestError]:
     return ConfigurationError
 
 
-def _sentence(url: str, answer: _Answer, problem: Problem | None) -> str:
+def _sentence(url: str, answer: Answer, problem: Problem | None) -> str:
     if problem is not None:
         return f"{url} answered {answer.status}: {problem.detail or problem.title}"
     if 300 <= answer.status < 400:
@@ -409,14 +446,14 @@ def _problem(body: bytes) -> Problem | None:
     return problem if problem.type.startswith(PROBLEM) else None
 
 
-def _json(answer: _Answer) -> Any:
+def _json(answer: Answer) -> Any:
     try:
         return orjson.loads(answer.body)
     except orjson.JSONDecodeError as error:
         raise TransientError("what answered is not our server (a captive portal?): no JSON") from error
 
 
-def _message(kind: type[M], answer: _Answer) -> M:
+def _message(kind: type[M], answer: Answer) -> M:
     try:
         return kind.model_validate_json(answer.body)
     except ValidationError as error:
@@ -425,7 +462,7 @@ def _message(kind: type[M], answer: _Answer) -> M:
         ) from error
 
 
-def _head(epoch: str, answer: _Answer) -> Head:
+def _head(epoch: str, answer: Answer) -> Head:
     head = _message(Head, answer)
     if head.epoch != epoch:
         raise TransientError(f"the server answered for epoch {head.epoch} instead of {epoch}")

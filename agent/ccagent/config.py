@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -40,12 +40,13 @@ class Settings(BaseModel):
 
 
 class AgentSettings(Settings):
-    """`[agent]`: where the state is, who the server is, how often to look."""
+    """`[agent]`: where the state is, who the server is, how often to look, what Prometheus reads."""
 
     state_dir: AbsolutePath = DEFAULT_STATE_DIR
     server_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+[^\s]*$")] | None = None
     patrol_interval_s: Seconds = 300
     checkin_interval_s: Seconds = 60
+    metrics_file: AbsolutePath | None = None
 
 
 class PatchingSettings(Settings):
@@ -162,31 +163,33 @@ def load(path: Path | None = None) -> Config:
     try:
         return Config.model_validate(tables)
     except ValidationError as error:
-        raise BadConfigError(f"{path or DEFAULT_CONFIG_FILE}: {_sentence(error)}") from error
+        raise BadConfigError(f"{path or DEFAULT_CONFIG_FILE}: {sentence(error, Config)}") from error
 
 
-def _sentence(error: ValidationError) -> str:
-    """Say the first mistake: its key, what is wrong, what to do."""
+def sentence(error: ValidationError, root: type[Settings]) -> str:
+    """Say the first mistake in a file that `root` describes: its key, what is wrong, what to do."""
     first = error.errors(include_url=False)[0]
     location = first["loc"]
     key = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
-        return f"{key} is no setting: {_suggestion(location)}"
+        return f"{key} is no setting: {_suggestion(location, root)}"
     if first["type"] == "missing":
         return f"{key} is missing: add it"
     message = first["msg"].removeprefix("Value error, ")
     return f"{key or 'the file'}: {message[:1].lower()}{message[1:]}: correct it"
 
 
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    table: Any = Config
+def _suggestion(location: tuple[int | str, ...], root: type[Settings]) -> str:
+    table = root
     for part in location[:-1]:
-        table = PluginSettings if isinstance(part, int) else _table_type(table, part)
+        if isinstance(part, str):
+            table = _table_type(table, part)
     known = sorted(table.model_fields)
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"did you mean {near[0]}?" if near else f"known here are {', '.join(known)}"
 
 
-def _table_type(table: Any, name: str) -> Any:
+def _table_type(table: type[Settings], name: str) -> type[Settings]:
     annotation = table.model_fields[name].annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else table
+    inside = (annotation, *get_args(annotation))
+    return next((one for one in inside if isinstance(one, type) and issubclass(one, Settings)), table)

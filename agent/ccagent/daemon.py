@@ -3,12 +3,10 @@
 import asyncio
 import contextlib
 import logging
-import random
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +17,7 @@ from ccagent import (
     enrolment,
     identity,
     line,
+    metrics,
     mirror,
     opening,
     patrol,
@@ -27,7 +26,6 @@ from ccagent import (
     retention,
     rotation,
     scrubbing,
-    withholding,
 )
 from ccagent.client import Cause, Client, RequestError
 from ccagent.clock import ClockWatch
@@ -46,7 +44,8 @@ from ccagent.store import (
     StoreInUseError,
     StoreUnusableError,
 )
-from ccagent.uploader import Pace, Uploader, asked_s, wait_s
+from ccagent.uploader import Pace, Uniform, Uploader, asked_s, wait_s
+from ccshared import logs
 from ccshared.messages import Checkin
 
 log = logging.getLogger(__name__)
@@ -57,13 +56,12 @@ STOP_S = 3.0
 CHECKIN_S = (5.0, 3600.0)
 MIRROR_S = 60.0
 KEEP_S = 60.0
+METRICS_S = 60.0
 PRUNE_S = 3600.0
 PRUNE_BLOCKS = 16  # of 256 rows, an hour: far more than an hour makes
 
 # What has its sentence for the log and needs no trace.
 _SPOKEN = (RequestError, IdentityUnusableError, ScrubKeyError, StoreFailedError, StoreUnusableError, DamagedError)
-
-uniform = random.SystemRandom().uniform
 
 Loop = Callable[[], Awaitable[None]]
 
@@ -73,19 +71,21 @@ class RecentLog(logging.Handler):
 
     def __init__(self, most: int = 500) -> None:
         super().__init__()
+        self.setFormatter(logs.Lines("text"))
         self.lines: deque[str] = deque(maxlen=most)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line."""
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
-        self.lines.append(f"{at} {record.levelname} {record.name}: {record.getMessage()}"[:2000])
+        self.lines.append(self.format(record)[:2000])
 
 
 @dataclass
 class Agent:
     """What the loops share. `found` is set after each patrol, `look` asks for one now.
 
-    `mirror_now` and `checkin_now` end a wait: there is news, or the server may be reached again.
+    `mirror_now` and `checkin_now` end a wait: there is news, or the server may be reached again. `pace` is where the
+    loops take chance and time from; `hostname` and `checkin_every_s`, where given, go before this machine's name and
+    the server's wish.
     """
 
     config: Config
@@ -100,6 +100,9 @@ class Agent:
     checkin_now: asyncio.Event = field(default_factory=asyncio.Event)
     recent: RecentLog = field(default_factory=RecentLog)
     uploader: Uploader | None = None
+    pace: Pace = field(default_factory=Pace)
+    hostname: str | None = None
+    checkin_every_s: float | None = None
 
 
 async def run(config: Config, places: Places) -> None:
@@ -117,8 +120,9 @@ async def run(config: Config, places: Places) -> None:
                     "network": partial(_network, agent),
                     "keep": partial(_keep, agent),
                     "line": partial(_line, agent),
+                    "metrics": partial(_metrics, agent),
                 }
-                await _together(stop.wait(), loops)
+                await together(stop.wait(), loops)
     log.info("stopped")
 
 
@@ -145,6 +149,8 @@ async def patrol_once(agent: Agent) -> patrol.Summary:
     agent.vitals.last_patrol_at_ms = summary.at_ms
     agent.vitals.clock = str(agent.watch.stamp()[1])
     agent.found.set()
+    if summary.opened:
+        agent.mirror_now.set()  # what just broke is told at once, even while the server was out of reach a moment ago
     if agent.uploader is not None:
         agent.uploader.wake.set()
     return summary
@@ -157,7 +163,7 @@ async def check_in(agent: Agent, client: Client) -> float:
     answer = await client.checkin(
         Checkin(
             version=identity.version(),
-            hostname=enrolment.scrubbed_hostname(agent.scrub_key),
+            hostname=agent.hostname or enrolment.scrubbed_hostname(agent.scrub_key),
             sent_at_ms=at_ms,
             clock=watched,
             epoch=kept.epoch,
@@ -165,17 +171,27 @@ async def check_in(agent: Agent, client: Client) -> float:
             waiting=kept.waiting,
             waiting_bytes=kept.waiting_bytes,
             oldest_at_ms=kept.oldest_at_ms,
-            alarms=sorted({alarm.name for alarm in report.standing_alarms(agent.store, agent.vitals)})[:16],
+            alarms=sorted({alarm.name for alarm in report.standing_alarms(agent.store, agent.vitals, at_ms)})[:16],
         )
     )
     agent.watch.heard_server(answer.server_at_ms)
     agent.vitals.clock = str(agent.watch.stamp()[1])
-    agent.vitals.last_checkin_at_ms = clock.now_ms()
+    agent.vitals.last_checkin_at_ms = agent.pace.now_ms()
     agent.vitals.checkin_error = None
-    return answer.next_checkin_s
+    _keep_as_long(agent.places, answer.backup_window_days)
+    return agent.checkin_every_s or answer.next_checkin_s
 
 
-def checkin_pause_s(error: RequestError | None, failures: int, interval_s: float) -> float:
+def _keep_as_long(places: Places, backup_window_days: int) -> None:
+    """Write down how old a backup the server may be put back from: so long evidence is kept, also after a restart."""
+    known = identity.load(places)
+    if known is not None and known.backup_window_days != backup_window_days:
+        identity.save(places, known.model_copy(update={"backup_window_days": backup_window_days}))
+
+
+def checkin_pause_s(
+    error: RequestError | None, failures: int, interval_s: float, uniform: Uniform = Pace.uniform
+) -> float:
     """Return when to check in again: at the interval, later where the server or a person's task asks for it."""
     if error is not None and error.cause == Cause.CONFIGURATION:
         return max(wait_s(error, failures, uniform), interval_s * 0.9)
@@ -183,7 +199,8 @@ def checkin_pause_s(error: RequestError | None, failures: int, interval_s: float
     if asked is not None:
         return max(asked, interval_s * 0.9)
     pause = min(max(interval_s, CHECKIN_S[0]), CHECKIN_S[1])
-    return pause * uniform(0.9, 1.1)
+    # Whoever was cut off together, or switched on together, shall not come back together.
+    return pause * (uniform(0.9, 1.1) if error is None else uniform(0.5, 1.5))
 
 
 def nudge(agent: Agent, *, person: bool = False) -> None:
@@ -243,15 +260,13 @@ def tend(agent: Agent) -> None:
 
 
 async def prune(agent: Agent) -> int:
-    """Let rows leave that were receipted 30 days before the newest receipt; return how many did, so many at a time.
+    """Let rows leave that were receipted long enough before the newest receipt, so many at a time; return how many did.
 
     Both times are the server's: this machine's wall clock may be years off, and must not cost a payload.
-
-    None does while a payload is withheld: a receipt over its stub is no delivery, and it may be among the oldest.
     """
-    if agent.store.read(withholding.count):
-        return 0
-    before_ms = agent.store.read(retention.newest_receipt_ms) - retention.KEEP_MS
+    known = identity.load(agent.places)
+    keep_ms = retention.keep_ms(known.backup_window_days if known else 0)
+    before_ms = agent.store.read(retention.newest_receipt_ms) - keep_ms
     left = 0
     for _ in range(PRUNE_BLOCKS):
         gone = await agent.store.write(retention.prune, before_ms)
@@ -271,6 +286,21 @@ async def _keep(agent: Agent) -> None:
         await asyncio.sleep(KEEP_S)
 
 
+async def _metrics(agent: Agent) -> None:
+    """Keep the file that a collector reads, where the settings name one; a folder that refuses stops nothing else."""
+    path, refused = agent.config.agent.metrics_file, ""
+    while path is not None:
+        try:
+            metrics.write(path, report.measured(agent.places, agent.store, agent.vitals))
+            refused = ""
+        except OSError as error:
+            if str(error) != refused:
+                log.warning("the metrics file is not written: %s", error)
+            refused = str(error)
+        await asyncio.sleep(METRICS_S)
+    await asyncio.Event().wait()
+
+
 async def _network(agent: Agent) -> None:
     """Speak to the server as whoever this appliance is, from enrolment until it is enrolled anew."""
     while True:
@@ -280,12 +310,16 @@ async def _network(agent: Agent) -> None:
             continue
         log.info("appliance %s of %s", who.identity.appliance_id, who.identity.server_url)
         async with Client(who.identity.server_url, enrolment.device(who)) as client:
-            loops = {
-                "upload": partial(_upload, agent, who, client),
-                "check-in": partial(_check_ins, agent, client),
-                "mirror": partial(_mirror, agent, client),
-            }
-            await _together(_enrolled_anew(agent, who), loops)
+            await together(_enrolled_anew(agent, who), server_loops(agent, who, client))
+
+
+def server_loops(agent: Agent, who: Enrolment, client: Client) -> dict[str, Loop]:
+    """Return the loops that speak to the server as this appliance."""
+    return {
+        "upload": partial(_upload, agent, who, client),
+        "check-in": partial(_check_ins, agent, client),
+        "mirror": partial(_mirror, agent, client),
+    }
 
 
 async def _enrolled_anew(agent: Agent, who: Enrolment) -> None:
@@ -300,7 +334,7 @@ async def _enrolled_anew(agent: Agent, who: Enrolment) -> None:
 async def _upload(agent: Agent, who: Enrolment, client: Client) -> None:
     before = agent.store.read(queue.current)
     begun = await _begin_log(agent, client)
-    agent.uploader = Uploader(agent.store, client, who, Pace(stamp=agent.watch.stamp))
+    agent.uploader = Uploader(agent.store, client, who, replace(agent.pace, stamp=agent.watch.stamp))
     if before is None or before.epoch != begun.epoch:
         agent.look.set()  # what is known so far becomes evidence now, not at the next round
     try:
@@ -316,13 +350,13 @@ async def _begin_log(agent: Agent, client: Client) -> Epoch:
             return await enrolment.ensure_epoch(agent.store, agent.places, client, agent.watch.stamp())
         except RequestError as error:
             failures += 1
-            pause = wait_s(error, failures, uniform)
+            pause = wait_s(error, failures, agent.pace.uniform)
             log.warning("no log yet, next try in %.0f s: %s", pause, error)
             await asyncio.sleep(pause)
 
 
 async def _check_ins(agent: Agent, client: Client) -> None:
-    interval: float = agent.config.agent.checkin_interval_s
+    interval: float = agent.checkin_every_s or agent.config.agent.checkin_interval_s
     failures, silent = 0, False
     while True:
         try:
@@ -332,26 +366,27 @@ async def _check_ins(agent: Agent, client: Client) -> None:
                 log.warning("no check-in: %s", error)
             agent.vitals.checkin_error = str(error)
             failures, silent = failures + 1, error.silence
-            pause = checkin_pause_s(error, failures, interval)
+            pause = checkin_pause_s(error, failures, interval, agent.pace.uniform)
         else:
             if silent:  # it was out of reach, and answers now
                 nudge(agent)
             failures, silent = 0, False
-            pause = checkin_pause_s(None, failures, interval)
+            pause = checkin_pause_s(None, failures, interval, agent.pace.uniform)
         agent.checkin_now.clear()
         await _event(agent.checkin_now, pause)
 
 
 async def _mirror(agent: Agent, client: Client) -> None:
-    failures, refused = 0, mirror.Refused()
+    failures, refused = 0, mirror.Refused(boottime=agent.pace.boottime)
     while True:
         agent.found.clear()
         agent.mirror_now.clear()
         try:
-            await mirror.mirror(agent.store, client, refused)
+            if not await _until(agent.mirror_now, mirror.mirror(agent.store, client, refused)):
+                continue  # the line is another: what hung on the one before need not run out of time first
         except RequestError as error:
             failures += 1
-            pause = wait_s(error, failures, uniform)
+            pause = wait_s(error, failures, agent.pace.uniform)
             log.warning("incidents and patterns wait, next try in %.0f s: %s", pause, error)
             await _event(agent.mirror_now, pause)
         else:
@@ -368,13 +403,28 @@ async def _line(agent: Agent) -> None:
             await line.watch(told, partial(nudge, agent))
 
 
+async def _until(news: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+    """Work to the end, or until there is news, which stops it; return whether it came to its end."""
+    working, hearing = asyncio.ensure_future(work), asyncio.ensure_future(news.wait())
+    try:
+        await asyncio.wait({working, hearing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = working.done()
+        working.cancel()
+        hearing.cancel()
+        await asyncio.gather(working, hearing, return_exceptions=True)
+    if ended:
+        working.result()
+    return ended
+
+
 async def _event(event: asyncio.Event, at_most_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(at_most_s):
             await event.wait()
 
 
-async def _together(end: Coroutine[Any, Any, Any], loops: Mapping[str, Loop]) -> None:
+async def together(end: Coroutine[Any, Any, Any], loops: Mapping[str, Loop]) -> None:
     """Keep all loops going until `end` ends; then stop them, and wait no longer than 3 s for any that does not."""
     tasks = [asyncio.create_task(_supervised(name, loop), name=name) for name, loop in loops.items()]
     try:

@@ -7,12 +7,14 @@ whatever breaks in between, the same command again is right.
 import base64
 import logging
 import secrets
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
 from ccagent import clock, evidence, identity, queue, scrubbing
-from ccagent.client import Client, Device, RequestError, TransientError, check_server_url
+from ccagent.client import Client, Device, RequestError, TransientError
 from ccagent.evidence import Beginning, Stamp
 from ccagent.host import Host
 from ccagent.identity import DeviceKey, Enrolment, Identity
@@ -26,10 +28,13 @@ from ccshared.purposes import EnrolmentCode
 
 log = logging.getLogger(__name__)
 
+Connect = Callable[[Device | None], Client]
+
+CODE_USED = "this code was used by another device: ask the operator for a new one"
 _MAX_RECEIPT = 2000
 _REFUSALS = {
     "code-unknown": "the server does not know this code: copy it whole, or ask the operator for a new one",
-    "code-used": "this code was used by another device: ask the operator for a new one",
+    "code-used": CODE_USED,
     "code-expired": "this code has expired: ask the operator for a new one",
     "proof-invalid": "the server does not accept this device's proof: is the code from this server? Ask for a new one",
 }
@@ -49,9 +54,14 @@ async def enroll(places: Places, server_url: str, code: str, hostname: str, *, r
     `hostname` is scrubbed already. A device key that is there is kept, so that what was
     sealed under it can still be delivered.
     """
-    named = _parse(code)
     if not replace:
         _check_free(places)
+    return await enroll_by(partial(Client, server_url), places, code, hostname)
+
+
+async def enroll_by(connect: Connect, places: Places, code: str, hostname: str) -> Identity:
+    """Do the same over clients that `connect` makes, whatever identity there is."""
+    named = _parse(code)
     key = identity.ensure_key(places)
     request = EnrollRequest(
         secret=named.secret,
@@ -60,10 +70,10 @@ async def enroll(places: Places, server_url: str, code: str, hostname: str, *, r
         hostname=hostname,
         version=identity.version(),
     )
-    answer = await _ask(server_url, request)
+    answer, url = await _ask(connect, request)
     enrolled = open_answer(answer, named, key.public)
-    known = Identity(**enrolled.model_dump(), server_url=check_server_url(server_url), enrolled_at_ms=clock.now_ms())
-    known = await _asked_for_history(known, key)
+    known = Identity(**enrolled.model_dump(), server_url=url, enrolled_at_ms=clock.now_ms())
+    known = await _asked_for_history(connect, known, key)
     try:
         identity.save(places, known)
     except OSError as error:
@@ -153,10 +163,11 @@ def _check_free(places: Places) -> None:
         )
 
 
-async def _ask(server_url: str, request: EnrollRequest) -> Any:
+async def _ask(connect: Connect, request: EnrollRequest) -> tuple[Any, str]:
+    """Return the answer, and the address that it came from."""
     try:
-        async with Client(server_url) as client:
-            return await client.enroll(request)
+        async with connect(None) as client:
+            return await client.enroll(request), client.url
     except TransientError as error:
         raise EnrolmentError(f"{error}: nothing is lost, run the same command again") from error
     except RequestError as error:
@@ -182,10 +193,10 @@ def _unverified(answer: Any) -> dict[str, Any]:
         raise envelope.BadEnvelopeError("not an envelope") from error
 
 
-async def _asked_for_history(known: Identity, key: DeviceKey) -> Identity:
+async def _asked_for_history(connect: Connect, known: Identity, key: DeviceKey) -> Identity:
     """Add what the server knows of earlier epochs; when it does not say, the number stays open and is asked later."""
     try:
-        async with Client(known.server_url, device(Enrolment(known, key))) as client:
+        async with connect(device(Enrolment(known, key))) as client:
             return _with_history(known, await client.epochs())
     except RequestError as error:
         log.warning("earlier epochs are not known yet: %s", error)

@@ -1,6 +1,7 @@
 """Who this appliance is: the device key, and what enrolment pinned. Two files, 0600, replaced whole or not at all."""
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import secrets
@@ -26,6 +27,7 @@ class Identity(BaseModel):
 
     `next_epoch_number` is null while the server has not yet been asked for earlier epochs of this appliance;
     `previous_receipt` is the newest receipt of the newest of those, for the genesis of the next.
+    `backup_window_days`: the server may be put back from a backup as old as that, as its last check-in said.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,6 +41,7 @@ class Identity(BaseModel):
     enrolled_at_ms: Milliseconds
     next_epoch_number: Count | None = None
     previous_receipt: str | None = None
+    backup_window_days: Count = 0
 
     @property
     def origins(self) -> str:
@@ -83,8 +86,9 @@ class Enrolment:
         return {key.public.hex(): key for key in both}
 
 
+@functools.cache
 def version() -> str:
-    """Return this agent's version."""
+    """Return this agent's version; what says it is read once."""
     return importlib.metadata.version("cc-agent")
 
 

@@ -10,6 +10,7 @@ from ccagent.budget import NoRoomError
 from ccagent.clock import ClockWatch
 from ccagent.config import ChecksSettings
 from ccagent.evidence import Stamp
+from ccagent.finding import Finding
 from ccagent.host import Host
 from ccagent.incidents import Incident, Resolution, Sighting
 from ccagent.scrubbing import Scrubbed
@@ -85,8 +86,13 @@ async def round(patrol: Patrol) -> Summary:  # noqa: A001 - the patrol's word fo
     incident is one more. A round that was cut short in between is made up for by the next.
     """
     began_ms, _ = patrol.watch.stamp()
-    steps = await _note_step(patrol)
     findings = await checks.run_all(patrol.host, patrol.checks, datetime.fromtimestamp(began_ms / 1000, UTC))
+    return await take(patrol, findings)
+
+
+async def take(patrol: Patrol, findings: Sequence[Finding]) -> Summary:
+    """Keep what checks said, with its incidents and evidence, and answer the incidents that nobody answered yet."""
+    steps = await _note_step(patrol)
     scrubbed = [scrubbing.scrub(patrol.scrub_key, finding) for finding in findings]
     stamp = patrol.watch.stamp()
     seen = _compare(patrol, scrubbed, stamp)

@@ -98,7 +98,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class QueueStatus:
-    """What the open log holds and what of it waits for a receipt; `epoch` is None before enrolment.
+    """What the open log holds, and what waits for a receipt in it and in logs that ended.
+
+    `epoch` is None before enrolment.
 
     `oldest_at_ms` is the time of the oldest entry that waits, `last_receipt_at_ms` when the newest receipt arrived.
     """
@@ -113,6 +115,14 @@ class QueueStatus:
     newest_at_ms: int | None
     last_receipt: str | None
     last_receipt_at_ms: int | None
+
+
+class _Waiting(NamedTuple):
+    """What of one log waits: entries, bytes, and the oldest one's time (ms UTC)."""
+
+    entries: int
+    bytes: int
+    oldest_at_ms: int | None
 
 
 class _OpenLog(NamedTuple):
@@ -357,13 +367,14 @@ def running_since(tx: Tx, at_ms: int) -> int:
 
 
 def status(tx: Tx) -> QueueStatus:
-    """Return what is kept and what waits; every number is a look-up of a row or two, however many wait."""
+    """Return what is kept and what waits, in logs that ended too; each number is a look-up of a row or two a log."""
     epoch = current(tx)
+    every = [_waiting(tx, one) for one in all_epochs(tx)]
+    oldest = [one.oldest_at_ms for one in every if one.oldest_at_ms is not None]
+    waiting, waiting_bytes = sum(one.entries for one in every), sum(one.bytes for one in every)
     if epoch is None:
-        return QueueStatus(None, None, 0, 0, 0, 0, None, None, None, None)
-    size, _, total = _last(tx, epoch.epoch)
-    receipted = _row(tx, epoch.epoch, epoch.watermark - 1)
-    oldest = _row(tx, epoch.epoch, epoch.watermark)
+        return QueueStatus(None, None, 0, 0, waiting, waiting_bytes, min(oldest, default=None), None, None, None)
+    size = size_of(tx, epoch.epoch)
     newest = _row(tx, epoch.epoch, size - 1)
     arrived = tx.execute(
         "SELECT uploaded_at FROM receipts WHERE epoch = ? ORDER BY size DESC LIMIT 1",
@@ -374,13 +385,24 @@ def status(tx: Tx) -> QueueStatus:
         origin=epoch.origin,
         size=size,
         watermark=epoch.watermark,
-        waiting=size - epoch.watermark,
-        waiting_bytes=total - (receipted[0] if receipted else 0),
-        oldest_at_ms=oldest[1] if oldest else None,
+        waiting=waiting,
+        waiting_bytes=waiting_bytes,
+        oldest_at_ms=min(oldest, default=None),
         newest_at_ms=newest[1] if newest else None,
         last_receipt=epoch.receipt,
         last_receipt_at_ms=arrived[0] if arrived else None,
     )
+
+
+def _waiting(tx: Tx, epoch: Epoch) -> _Waiting:
+    """Return what of a log waits to be receipted in it: what its successor carries waits there."""
+    end = to_deliver(tx, epoch)
+    if end <= epoch.watermark:
+        return _Waiting(0, 0, None)
+    receipted, last = _row(tx, epoch.epoch, epoch.watermark - 1), _row(tx, epoch.epoch, end - 1)
+    oldest = _row(tx, epoch.epoch, epoch.watermark)
+    total = (last[0] if last else 0) - (receipted[0] if receipted else 0)
+    return _Waiting(end - epoch.watermark, max(total, 0), oldest[1] if oldest else None)
 
 
 def _epochs(tx: Tx, *, closed_too: bool) -> list[Epoch]:

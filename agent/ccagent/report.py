@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ccagent import alarms, budget, clock, identity, incidents, queue, states, verify, withholding
+from ccagent import alarms, budget, clock, identity, incidents, metrics, queue, states, verify, withholding
 from ccagent.alarms import Alarm
 from ccagent.incidents import Incident
 from ccagent.places import Places
@@ -56,9 +56,9 @@ def status(places: Places, store: Store, vitals: Vitals | None = None) -> dict[s
     }
 
 
-def standing_alarms(store: Store, vitals: Vitals | None = None) -> list[Alarm]:
+def standing_alarms(store: Store, vitals: Vitals | None = None, now_ms: int | None = None) -> list[Alarm]:
     """Return what a person must look at: what happened, payloads that are withheld, and receipts that stay away."""
-    now = clock.now_ms()
+    now = clock.now_ms() if now_ms is None else now_ms
     found = store.read(alarms.standing, now)
     withheld = store.read(withholding.undelivered, 1)
     if withheld:
@@ -99,6 +99,12 @@ def queued(store: Store) -> dict[str, Any]:
     }
 
 
+def measured(places: Places, store: Store, vitals: Vitals | None) -> str:
+    """Return how the agent is as text for Prometheus."""
+    aside = list(places.quarantine.iterdir()) if places.quarantine.is_dir() else []
+    return metrics.text(status(places, store, vitals), queued(store), len(aside))
+
+
 def verified(places: Places, store: Store) -> dict[str, Any]:
     """Return what came of verifying every log against the receipts that are held for it."""
     try:
@@ -123,20 +129,21 @@ def open_incidents(store: Store) -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals | None) -> dict[str, Any]:
-    """Return the answer to a question: status, queue, incidents, verify, receipt or store."""
-    asked = request.get("ask")
-    answers: dict[Any, Callable[[], dict[str, Any]]] = {
+    """Return the answer to a question: status, queue, incidents, metrics, verify, receipt or store."""
+    answers: dict[object, Callable[[], dict[str, Any]]] = {
         "status": lambda: status(places, store, vitals),
         "queue": lambda: queued(store),
         "incidents": lambda: open_incidents(store),
+        "metrics": lambda: {"text": measured(places, store, vitals)},
         "verify": lambda: verified(places, store),
         "receipt": lambda: newest_receipt(store),
         "store": lambda: {"sqlite": store.read(lambda tx: tx.execute("SELECT sqlite_version()").fetchone()[0])},
     }
-    if type(asked) is not str or asked not in answers:
-        named = "status, queue, incidents, verify or receipt"
-        return {"error": f"{str(asked)[:40]!r} is no question: ask for {named}"}
-    return answers[asked]()
+    asked = request.get("ask")
+    if isinstance(asked, str) and asked in answers:
+        return answers[asked]()
+    named = "status, queue, incidents, metrics, verify or receipt"
+    return {"error": f"{str(asked)[:40]!r} is no question: ask for {named}"}
 
 
 def _who(places: Places) -> dict[str, Any]:

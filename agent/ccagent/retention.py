@@ -1,14 +1,15 @@
-"""What leaves the store: receipted rows after 30 days, 256 at a time, and only their payloads; the leaves stay.
+"""What leaves the store: rows receipted long enough ago, 256 at a time, and only their payloads; the leaves stay.
 
 Nothing that is not receipted ever leaves, whatever its age; and what leaves is verified first, so that a row that was
 damaged on the disk is found before its payload is gone.
 """
 
-from ccagent import leaves, queue
+from ccagent import leaves, queue, withholding
 from ccagent.queue import Epoch
 from ccagent.store import Tx
 
-KEEP_MS = 30 * 24 * 3_600_000
+_DAY_MS = 24 * 3_600_000
+KEEP_MS = 30 * _DAY_MS
 _AT_ONCE = 256
 
 
@@ -16,6 +17,11 @@ def newest_receipt_ms(tx: Tx) -> int:
     """Return when the newest receipt was cosigned, by the server's clock (ms UTC); 0 while there is none."""
     newest: int | None = tx.execute("SELECT max(cosigned_at_s) FROM receipts").fetchone()[0]
     return (newest or 0) * 1000
+
+
+def keep_ms(backup_window_days: int) -> int:
+    """Return how long receipted rows stay: 30 days, or twice as long as the server's oldest backup is old."""
+    return max(KEEP_MS, 2 * backup_window_days * _DAY_MS)
 
 
 def prune(tx: Tx, before_ms: int) -> int:
@@ -63,11 +69,15 @@ def _is_whole(tx: Tx, epoch: Epoch, first: int, end: int) -> bool:
 
 
 def _prunable(tx: Tx, epoch: Epoch, before_ms: int) -> int:
-    """Return how many of the first entries may have left: receipted long enough ago, and never the newest row."""
+    """Return how many of the first entries may have left: receipted long enough ago, and never the newest row.
+
+    Nor any from the first payload on that is withheld: a receipt over its stub is no delivery.
+    """
     size: int | None = tx.execute(
         "SELECT max(size) FROM receipts WHERE epoch = ? AND cosigned_at_s * 1000 < ?", (epoch.epoch, before_ms)
     ).fetchone()[0]
-    return min(size or 0, epoch.watermark, queue.size_of(tx, epoch.epoch) - 1)
+    there = queue.size_of(tx, epoch.epoch)
+    return min(size or 0, epoch.watermark, there - 1, withholding.first(tx, epoch.epoch, there))
 
 
 def _prune_carried(tx: Tx, epoch: Epoch) -> int:

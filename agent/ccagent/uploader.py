@@ -9,7 +9,7 @@ import gzip
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ccagent import alarms, clock, evidence, identity, keyring, queue, rotation, succession, survey, withholding
@@ -554,7 +554,10 @@ class Uploader:
         while (now := self._pace.boottime()) < until and not self.try_now.is_set():
             if probe is not None and await self._is_back(probe, now):
                 return True
-            await _event(self.try_now, max(min(self._pace.step_s, until - now), 0.001))
+            now = self._pace.boottime()
+            left = until - now if probe is None else min(until, probe.at) - now
+            stirred = (self.try_now,) if probe is None else (self.try_now, self.line_changed)
+            await _any_event(stirred, max(min(self._pace.step_s, left), 0.001))
         return False
 
     def _probe(self, *, silent: bool) -> _Probe:
@@ -621,3 +624,12 @@ async def _event(event: asyncio.Event, at_most_s: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+async def _any_event(events: Sequence[asyncio.Event], at_most_s: float) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=at_most_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()

@@ -9,7 +9,8 @@ from ccagent import leaves, queue
 from ccagent.leaves import DamagedLogError
 from ccagent.queue import Epoch
 from ccagent.store import Tx
-from ccshared import entries, merkle, notes
+from ccshared import canonical, ed25519, entries, merkle, notes, purposes
+from ccshared.batch import Stub
 
 # SQLite's columns take any type, so a flipped bit can make a text of bytes, or of a number nothing.
 _ODD_TYPES = """
@@ -36,7 +37,8 @@ _Row = tuple[int, str, bytes, bytes, int, int]
 class Verified:
     """What came of verifying a log: its entries, how many receipts are over them, and what is wrong, None if nothing.
 
-    `carried_from` is from where on a log that ended is carried by its successor.
+    `carried_from` is from where on a log that ended is carried by its successor. `key_root` is the fingerprint of the
+    key that the log's key goes back to, each named by the one before: who trusts that one trusts this log's.
     """
 
     epoch: str
@@ -44,11 +46,14 @@ class Verified:
     receipts: int
     carried_from: int | None
     trouble: str | None
+    key_root: str
 
 
 def against_receipts(tx: Tx, witnesses: Mapping[str, bytes]) -> list[Verified]:
     """Verify each log from its first row on, and every receipt that is held: its signatures, and its root."""
-    return [_against_receipts(tx, epoch, witnesses) for epoch in queue.all_epochs(tx)]
+    epochs = queue.all_epochs(tx)
+    roots = _key_roots(tx, epochs)
+    return [_against_receipts(tx, epoch, witnesses, roots[epoch.public_key]) for epoch in epochs]
 
 
 def store(tx: Tx) -> None:
@@ -90,7 +95,35 @@ def log(tx: Tx, epoch: Epoch, first: int) -> None:
             raise DamagedLogError(f"the saved range of {epoch.epoch} at {size} is not that of its entries")
 
 
-def _against_receipts(tx: Tx, epoch: Epoch, witnesses: Mapping[str, bytes]) -> Verified:
+def _key_roots(tx: Tx, epochs: list[Epoch]) -> dict[str, str]:
+    """Return by key (hex) the fingerprint of the first of the keys that led to it, one naming the next."""
+    roots: dict[str, str] = {}
+    for epoch in epochs:
+        root = roots.setdefault(epoch.public_key, purposes.fingerprint(bytes.fromhex(epoch.public_key)))
+        named = _names(tx, epoch)
+        if named is not None:
+            roots.setdefault(named, root)
+    return roots
+
+
+def _names(tx: Tx, epoch: Epoch) -> str | None:
+    """Return the key (hex) that a log's last entry names with that key's own signature, once it is receipted."""
+    size = queue.size_of(tx, epoch.epoch)
+    lines = queue.lines(tx, epoch.epoch, size - 1, 1, entries.MAX_RECOVERED_BYTES) if size else []
+    if not lines or isinstance(lines[0], Stub) or epoch.watermark < size or b'"kind":"key_rotation"' not in lines[0]:
+        return None
+    members = canonical.read(lines[0], entries.MAX_RECOVERED_BYTES)
+    origin = notes.parse_origin(epoch.origin)
+    try:
+        public = bytes.fromhex(members["body"]["public_key"])
+        signed = purposes.new_key(origin.server, origin.appliance, public)
+        ed25519.verify(public, signed, bytes.fromhex(members["body"]["signature"]))
+    except (KeyError, TypeError, ValueError, ed25519.BadKeyError, ed25519.BadSignatureError):
+        return None
+    return public.hex() if members["kind"] == "key_rotation" else None
+
+
+def _against_receipts(tx: Tx, epoch: Epoch, witnesses: Mapping[str, bytes], key_root: str) -> Verified:
     size, count = queue.size_of(tx, epoch.epoch), 0
     try:
         if epoch.carried_from is None:
@@ -101,8 +134,8 @@ def _against_receipts(tx: Tx, epoch: Epoch, witnesses: Mapping[str, bytes]) -> V
             _verify_receipt(tx, epoch, (covered, text), witnesses)
             count += 1
     except (DamagedLogError, leaves.BeyondLogError, notes.BadNoteError) as error:
-        return Verified(epoch.epoch, size, count, epoch.carried_from, str(error))
-    return Verified(epoch.epoch, size, count, epoch.carried_from, None)
+        return Verified(epoch.epoch, size, count, epoch.carried_from, str(error), key_root)
+    return Verified(epoch.epoch, size, count, epoch.carried_from, None, key_root)
 
 
 def _verify_receipt(tx: Tx, epoch: Epoch, held: tuple[int, str], witnesses: Mapping[str, bytes]) -> None:

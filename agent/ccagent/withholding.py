@@ -101,6 +101,18 @@ def undelivered(tx: Tx, limit: int = 1000) -> list[Withheld]:
     return [Withheld(*row) for row in rows]
 
 
+def first(tx: Tx, epoch: str, otherwise: int) -> int:
+    """Return the first place of a log at which a payload is withheld."""
+    found: int | None = tx.execute(
+        """
+        SELECT min(seq) FROM refused_entries
+        WHERE epoch = ? AND withheld_at IS NOT NULL AND delivered_at IS NULL
+        """,
+        (epoch,),
+    ).fetchone()[0]
+    return otherwise if found is None else found
+
+
 def drop(tx: Tx, epoch: str, from_seq: int) -> None:
     """Forget refusals of entries that another log carries now: there they are sent, and judged, anew."""
     tx.execute("DELETE FROM refused_entries WHERE epoch = ? AND seq >= ?", (epoch, from_seq))

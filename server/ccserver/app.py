@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import logging
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, compile_path
 
-from ccserver import auth, context, health, limiting, scrape, sweeps
+from ccserver import auth, context, health, limiting, marks, restores, scrape, sweeps
 from ccserver.config import Config
 from ccserver.context import Context
 from ccserver.errors import (
@@ -25,9 +24,9 @@ from ccserver.errors import (
     NotFoundError,
     NotSignedInError,
 )
-from ccserver.http import Caller, Endpoint, RequestLog, code_of, problem, request_id
+from ccserver.http import Caller, Endpoint, RequestLog, code_of, note, problem, wants_page
 from ccserver.keys import KeyFile
-from ccserver.pages import account, dashboard, session, welcome
+from ccserver.pages import account, dashboard, reference, session, trouble, welcome
 from ccserver.routes.agent import checkin, enrolment, incidents, log
 from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.api import (
@@ -52,7 +51,6 @@ from ccserver.routes.api import health as health_routes
 from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
 
-_log = logging.getLogger("ccserver")
 # The route table: every route there is, with who may call it.
 ENDPOINTS: list[Endpoint] = [
     *enrolment.ENDPOINTS,
@@ -82,7 +80,7 @@ ENDPOINTS: list[Endpoint] = [
     *settings.ENDPOINTS,
     *audit.ENDPOINTS,
 ]
-ENDPOINTS.append(openapi.endpoint(ENDPOINTS))
+ENDPOINTS += [openapi.endpoint(ENDPOINTS), reference.endpoint(lambda: openapi.document(ENDPOINTS))]
 
 
 def make(config: Config, database_url: str) -> Starlette:
@@ -94,17 +92,19 @@ def make(config: Config, database_url: str) -> Starlette:
         database = await open_pool(database_url, min_size=config.pool_min, max_size=config.pool_max)
         try:
             await health.check_database(database)
+            known = marks.load(config.key_file)
+            await restores.check(database, known)
             gc.freeze()
-            ctx = context.make(database, key_file, config)
-            async with scrape.serving(config, ctx), _sweeping(config, ctx):
+            ctx = context.make(database, key_file, config, known)
+            async with scrape.serving(config, ctx), _sweeping(config, ctx), restores.watching(database, known):
                 yield {"context": ctx}
         finally:
             await database.close()
 
     return Starlette(
         routes=[*routes(), Mount("/static", session.STATIC)],
-        middleware=[Middleware(RequestLog), Middleware(scrape.Measured)],
-        exception_handlers={CentralCommandError: _on_error, HTTPException: _on_http, Exception: _on_bug},
+        middleware=[Middleware(RequestLog, on_bug=_on_bug), Middleware(scrape.Measured)],
+        exception_handlers={CentralCommandError: _on_error, HTTPException: _on_http},
         lifespan=lifespan,
     )
 
@@ -145,6 +145,7 @@ async def _admit(request: Request, row: Endpoint) -> None:
         limiting.anonymous(request, row)
     elif row.caller is Caller.DEVICE:
         request.state.device = auth.device(request)
+        request.scope["cc.caller"] = "appliance"
         limiting.spend(request, "appliance", request.state.device.appliance_id)
     else:
         limiting.guesses_left(request)
@@ -154,6 +155,7 @@ async def _admit(request: Request, row: Endpoint) -> None:
             if auth.presents(request):
                 limiting.guessed(request)
             raise
+        request.scope["cc.caller"] = "person" if request.state.principal.user else "key"
         limiting.spend(request, "principal", request.state.principal.actor)
 
 
@@ -161,21 +163,33 @@ async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CentralCommandError)  # noqa: S101  as registered
     if isinstance(error, NotSignedInError) and not request.url.path.startswith(("/agent/", "/api/")):
         return RedirectResponse("/login", 303)
+    note(request, error)
     context.of(request).metrics.refusals.labels(code_of(error)).inc()
-    return problem(request, error)
+    return _answer(request, error)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  as registered
     if error.status_code == 404:
-        return problem(request, NotFoundError())
+        return _answer(request, NotFoundError())
     if error.status_code == 405:
-        answer = problem(request, MethodNotAllowedError())
+        answer = _answer(request, MethodNotAllowedError())
         answer.headers["Allow"] = ", ".join(_methods(request.url.path))
         return answer
-    answer = problem(request, BadBodyError(error.detail))
-    answer.status_code = error.status_code
+    answer = _answer(request, BadBodyError(error.detail), error.status_code)
     answer.headers.update(error.headers or {})
+    return answer
+
+
+def _on_bug(request: Request) -> Response:
+    text = "The server could not do this; the log has the reason under this id."
+    return _answer(request, CentralCommandError(text))
+
+
+def _answer(request: Request, error: CentralCommandError, status: int | None = None) -> Response:
+    """Return a page for a browser that asks for one, a problem document for everybody else."""
+    answer = trouble.page(request, error, status) if wants_page(request) else problem(request, error)
+    answer.status_code = status or answer.status_code
     return answer
 
 
@@ -183,8 +197,3 @@ def _methods(path: str) -> list[str]:
     """Return which methods an address takes; whatever answers GET answers HEAD."""
     found = {row.method for row in ENDPOINTS if compile_path(row.path)[0].fullmatch(path)}
     return sorted(found | ({"HEAD"} if "GET" in found else set()))
-
-
-async def _on_bug(request: Request, error: Exception) -> Response:
-    _log.error("request_id=%s not foreseen: %r", request_id(request), error)
-    return problem(request, CentralCommandError("The server could not do this; the log has the reason under this id."))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from ccserver import compliance, deriving, errors, witness
+from ccserver import compliance, deriving, errors, quotas, restores, witness
 from ccserver.context import Context
 from ccserver.deriving import Row
 from ccserver.queries import (
@@ -33,7 +33,7 @@ async def append(context: Context, device: Device, epoch: str, batch: Batch) -> 
     origin = str(notes.Origin(context.keys.server, device.appliance_id, epoch))
     try:
         async with context.db.appliance(device.site_id, device.appliance_id) as scope:
-            log = await evidence_logs.lock(scope, epoch, origin)
+            log = await _lock(context, scope, epoch, origin)
             stored = await _stored_leaves(scope, log, batch)
             step = witness.examine(log, batch, stored, context.keys.witnesses)
             if step is not None:
@@ -42,6 +42,24 @@ async def append(context: Context, device: Device, epoch: str, batch: Batch) -> 
     except ForkError as fork:
         await _record(context, device, epoch, fork)
         raise
+    except errors.RestoredError:
+        await restores.check(context.db, context.marks)
+        raise
+    context.marks.given = True
+    return log
+
+
+async def _lock(context: Context, scope: ApplianceScope, epoch: str, origin: str) -> Log:
+    """Return the log's row, locked.
+
+    RestoredError when the database is older than it was, QuotaError for a log too many.
+    """
+    log, mark = await evidence_logs.lock(scope, epoch, origin)
+    if mark < context.marks.known:
+        raise errors.RestoredError(None, retry_after_s=1)
+    context.marks.known = mark
+    if log.size == 0:
+        await quotas.open_log(scope)
     return log
 
 
@@ -59,6 +77,7 @@ async def fill(context: Context, device: Device, epoch: str, seq: int, payload: 
             raise errors.NotFoundError(f"The log has {log.size} entries.")
         line = _read_at(log, seq, payload, await evidence_bundles.leaves(scope, log.id, max(seq - 1, 0), seq + 1))
         if await evidence_bundles.missing(scope, log.id, seq) == StubReason.WITHHELD:
+            await quotas.spend(context, scope, 1, len(payload))
             (row,) = await _rows(scope, [line])
             await evidence_bundles.fill(scope, log.id, row)
             await _register_key(scope, log, [row])
@@ -85,6 +104,9 @@ async def _store(scope: ApplianceScope, context: Context, log: Log, step: Step) 
     if log.public_key != scope.public_key and await evidence_bundles.kind_at(scope, log.id, log.size - 1) == _LAST:
         raise errors.EntryInvalidError("The log ended when it named a new key.", seq=log.size)
     now = datetime.now(UTC)
+    await quotas.spend(
+        context, scope, len(step.lines), sum(len(line.entry.payload) for line in step.lines if line.entry)
+    )
     rows = await _rows(scope, step.lines)
     await evidence_bundles.insert(scope, log.id, rows)
     held = step.held is not None

@@ -176,9 +176,9 @@ def presents(request: Request) -> bool:
     return "authorization" in request.headers or bool(request.cookies.get(_cookie_name(request)))
 
 
-def new_key() -> tuple[str, str]:
-    """Return a new API key, to be shown once, and the hash to be kept."""
-    value = f"cck_{secrets.token_urlsafe(32)}"
+def new_key(secret: str | None = None) -> tuple[str, str]:
+    """Return a new API key, to be shown once, and the hash to be kept; `secret` is its 43 characters, else random."""
+    value = f"cck_{secret or secrets.token_urlsafe(32)}"
     return value, _hash(value)
 
 

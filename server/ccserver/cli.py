@@ -7,23 +7,52 @@ import click
 
 from ccserver.commands import (
     admin,
+    appliance,
     audit,
     db,
+    doctor,
     enroll_code,
     evidence,
     export,
+    incident,
     key,
     keys,
     migrate,
+    order,
     partner,
+    rule,
     serve,
+    setting,
     site,
     sweep,
     user,
+    waiver,
 )
 from ccserver.errors import CentralCommandError
 
-_COMMANDS = (serve, migrate, db, keys, partner, site, enroll_code, admin, user, key, audit, sweep, evidence, export)
+_COMMANDS = (
+    serve,
+    doctor,
+    migrate,
+    db,
+    keys,
+    partner,
+    site,
+    enroll_code,
+    appliance,
+    incident,
+    waiver,
+    order,
+    rule,
+    setting,
+    admin,
+    user,
+    key,
+    audit,
+    sweep,
+    evidence,
+    export,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,5 +1,6 @@
 """The server's configuration: environment variables, each also as NAME_FILE, read once at start."""
 
+import difflib
 import ipaddress
 import os
 import re
@@ -13,6 +14,7 @@ from ccserver import retention
 from ccserver.errors import BadConfigError
 from ccserver.limits import Network, Rate, Rates
 from ccserver.retention import Terms
+from ccshared import logs
 
 _DATABASE = (
     "DATABASE_URL",
@@ -27,19 +29,28 @@ _OWN = (
     "CCSERVER_NAME",
     "CCSERVER_LISTEN",
     "CCSERVER_PUBLIC_URL",
+    "CCSERVER_LOG_FORMAT",
     "CCSERVER_SWEEP_SECONDS",
     "CCSERVER_METRICS_LISTEN",
     "CCSERVER_METRICS_ANY_ADDRESS",
     "CCSERVER_TRUSTED_PROXIES",
     *(f"CCSERVER_LIMIT_{name.upper()}" for name in vars(Rates())),
     *(f"CCSERVER_KEEP_{name.upper()}_DAYS" for name in retention.NAMES),
+    "CCSERVER_BACKUP_WINDOW_DAYS",
+    "CCSERVER_APPLIANCE_QUOTA_MIB",
 )
+SETTINGS = _DATABASE + _OWN
+DEFAULT_NAME = "central-command.local"
 _LISTEN = re.compile(r"(?:\[([0-9a-f:]+)\]|([0-9A-Za-z.-]+)):([0-9]{1,5})")
 
 
 @dataclass(frozen=True)
 class Config:
-    """How this server runs. `database_url` is None for the embedded database under `data_dir`."""
+    """How this server runs. `database_url` is None for the embedded database under `data_dir`.
+
+    `backup_window_days`: how old the oldest backup is that may be restored; appliances keep evidence twice as long.
+    `appliance_quota_mib`: how much one appliance may store at once; an eighth of it comes back a day.
+    """
 
     database_url: str | None
     database_owner_url: str | None
@@ -52,12 +63,15 @@ class Config:
     host: str
     port: int
     public_url: str
+    log_format: logs.Format
     keep: Terms
     sweep_s: int
     rates: Rates
     trusted_proxies: tuple[Network, ...]
     metrics: tuple[str, int] | None
     metrics_asked: bool
+    backup_window_days: int = 14
+    appliance_quota_mib: int = 2048
 
     @property
     def secure(self) -> bool:
@@ -67,12 +81,12 @@ class Config:
 
 def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
     """Return the configuration; BadConfigError names the variable at fault and what it takes."""
-    values = _with_files(environ)
-    unknown = [name for name in values if name.startswith("CCSERVER_") and name not in _OWN]
-    if unknown:
+    if strangers := unknown(environ):
         raise BadConfigError(
-            f"{', '.join(sorted(unknown))}: no such setting; ccserver knows {', '.join(_OWN)}, each also with _FILE."
+            "; ".join(f"{name}: no such setting{_nearest(name)}" for name in strangers)
+            + f". ccserver knows {', '.join(SETTINGS)}, each also with _FILE."
         )
+    values = _with_files(environ)
     data_dir = Path(values.get("CCSERVER_DATA_DIR") or _default_data_dir(values))
     host, port = _listen("CCSERVER_LISTEN", values.get("CCSERVER_LISTEN") or "127.0.0.1:8440")
     pool_min = _integer(values, "DATABASE_POOL_MIN", 2, 1)
@@ -84,34 +98,65 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         pool_max=_integer(values, "DATABASE_POOL_MAX", max(10, pool_min), pool_min),
         data_dir=data_dir,
         key_file=Path(values.get("CCSERVER_KEY_FILE") or data_dir / "server-keys.json"),
-        server_name=_server_name(values.get("CCSERVER_NAME") or "central-command.local"),
+        server_name=_server_name(values.get("CCSERVER_NAME") or DEFAULT_NAME),
         host=host,
         port=port,
         public_url=_public_url(values.get("CCSERVER_PUBLIC_URL") or f"http://{_bracketed(host)}:{port}"),
+        log_format=_log_format(values.get("CCSERVER_LOG_FORMAT") or "json"),
         keep=_terms(values),
         sweep_s=_integer(values, "CCSERVER_SWEEP_SECONDS", 60, 0),
         rates=_rates(values),
         trusted_proxies=_networks(values.get("CCSERVER_TRUSTED_PROXIES", "")),
         metrics=_metrics_listen(values),
         metrics_asked="CCSERVER_METRICS_LISTEN" in values,
+        backup_window_days=_integer(values, "CCSERVER_BACKUP_WINDOW_DAYS", 14, 0),
+        appliance_quota_mib=_integer(values, "CCSERVER_APPLIANCE_QUOTA_MIB", 2048, 16),
     )
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that look like ours and are none, by name."""
+    ours = (name for name in environ if name.startswith(("CCSERVER_", "DATABASE_")))
+    return sorted(name for name in ours if name.removesuffix("_FILE") not in SETTINGS and name not in SETTINGS)
+
+
+def files(environ: Mapping[str, str]) -> dict[str, Path]:
+    """Return the files that settings stand in, by the variable that names each."""
+    return {name: Path(path) for name, path in environ.items() if _is_file_form(name)}
+
+
+def _nearest(name: str) -> str:
+    known = [*SETTINGS, *(f"{each}_FILE" for each in SETTINGS)]
+    close = difflib.get_close_matches(name, known, 1, 0.75)
+    return f", is {close[0]} meant?" if close else ""
 
 
 def _with_files(environ: Mapping[str, str]) -> dict[str, str]:
     values = {name: value for name, value in environ.items() if not _is_file_form(name)}
-    for name, path in environ.items():
-        if _is_file_form(name):
-            try:
-                values[name.removesuffix("_FILE")] = Path(path).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise BadConfigError(f"{name} names a file that cannot be read: {error}.") from error
+    for name, path in files(environ).items():
+        plain = name.removesuffix("_FILE")
+        if plain in values:
+            raise BadConfigError(f"{plain} and {name} are both set: unset one.")
+        try:
+            values[plain] = path.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise BadConfigError(f"{name} names a file that cannot be read: {_reason(error)}.") from error
     return values
 
 
+def _reason(error: Exception) -> str:
+    """Say what went wrong with a file; a decoder's own text would repeat a part of the secret."""
+    return str(error) if isinstance(error, OSError) else "it is not UTF-8 text, or its name is no path"
+
+
 def _is_file_form(name: str) -> bool:
-    if name in _OWN or not name.endswith("_FILE"):
-        return False
-    return name.startswith("CCSERVER_") or name.removesuffix("_FILE") in _DATABASE
+    return name not in SETTINGS and name.endswith("_FILE") and name.removesuffix("_FILE") in SETTINGS
+
+
+def _log_format(text: str) -> logs.Format:
+    if text not in logs.FORMATS:
+        raise BadConfigError(f"CCSERVER_LOG_FORMAT={text!r}: {' or '.join(logs.FORMATS)} is needed.")
+    return cast(logs.Format, text)
 
 
 def _default_data_dir(values: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from ccserver.config import Config
 from ccserver.keys import KeyFile, ServerKeys
 from ccserver.limits import Buckets, Limits, Rate, Told
+from ccserver.marks import Marks
 from ccserver.metrics import Metrics
 from ccserver.scope import Database
 
@@ -31,6 +32,7 @@ class Context:
     cursor_key: bytes
     seal_key: bytes
     ticket_key: bytes
+    marks: Marks
     limits: Limits
     metrics: Metrics = field(default_factory=Metrics)
     refusals_told: Told = field(default_factory=lambda: Told(Buckets(_TOLD)))
@@ -47,7 +49,7 @@ class Context:
         return self.key_file.current
 
 
-def make(db: Database, key_file: KeyFile, config: Config) -> Context:
+def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Context:
     """Return the context for an open pool."""
     keys = key_file.current
     return Context(
@@ -60,6 +62,7 @@ def make(db: Database, key_file: KeyFile, config: Config) -> Context:
         seal_key=keys.derive("cc seal v1"),
         ticket_key=keys.derive("cc sign-in ticket v1"),
         limits=Limits(config.rates),
+        marks=marks,
     )
 
 

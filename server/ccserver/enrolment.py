@@ -80,6 +80,8 @@ async def _admit(scope: SiteScope, code_hash: str, asked: EnrollRequest, public_
     if code.expires_at <= datetime.now(UTC):
         raise CodeExpiredError
     appliance_id = await _become(scope, code.replaces_id, asked, public_key)
+    if code.label is not None:
+        await appliances.call(scope, appliance_id, code.label)
     await enrollment_codes.mark_used(scope, code_hash, appliance_id)
     return appliance_id
 

@@ -38,6 +38,10 @@ class NewerSchemaError(MigrationError):
     """The database's schema is newer than this release: install the release that made it, or a later one."""
 
 
+class PoolerError(MigrationError):
+    """Through a pooler the migrations' lock would hold nothing: let DATABASE_OWNER_URL name the database itself."""
+
+
 class SealBrokenError(CentralCommandError):
     """A sealed secret does not open: the key file is another one, or the row was changed or moved."""
 
@@ -108,6 +112,10 @@ class IdempotencyConflictError(CentralCommandError):
 
 class TooManyRequestsError(CentralCommandError):
     """Too many requests: wait as long as Retry-After says."""
+
+
+class QuotaError(TooManyRequestsError):
+    """This appliance stored as much as it may for now: wait as long as Retry-After says."""
 
 
 class BadBodyError(CentralCommandError):
@@ -192,6 +200,14 @@ class RootMismatchError(CentralCommandError):
 
 class HeldConflictError(CentralCommandError):
     """The entries do not lead to the receipt that was shown as held."""
+
+
+class HeldNeededError(CentralCommandError):
+    """The database was restored: ask for the head, and show the newest receipt that you hold before the log goes on."""
+
+
+class RestoredError(DatabaseUnavailableError):
+    """The database was just restored from a backup: try again in a moment."""
 
 
 class CheckpointInvalidError(CentralCommandError):

@@ -27,6 +27,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 JSON_LIMIT = 2 * 1024 * 1024
 _BODY_SECONDS = 60
+_REQUEST_ID = re.compile(rb"[0-9a-f]{16,32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PROBLEM = "urn:central-command:problem:"
 
 
@@ -74,6 +75,7 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.ChangedMeanwhileError: (412, "changed-meanwhile"),
     errors.IdempotencyConflictError: (409, "idempotency-conflict"),
     errors.TooManyRequestsError: (429, "too-many-requests"),
+    errors.QuotaError: (429, "quota-used-up"),
     errors.TooLargeError: (413, "too-large"),
     errors.TooSlowError: (408, "too-slow"),
     errors.UnsupportedBodyError: (415, "unsupported-body"),
@@ -99,6 +101,7 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.LogForkError: (409, "log-fork"),
     errors.RootMismatchError: (409, "root-mismatch"),
     errors.HeldConflictError: (409, "held-conflict"),
+    errors.HeldNeededError: (409, "held-needed"),
     errors.CheckpointInvalidError: (422, "checkpoint-invalid"),
     errors.EntryInvalidError: (422, "entry-invalid"),
     errors.DatabaseUnavailableError: (503, "database-unavailable"),
@@ -162,11 +165,34 @@ def reply_json(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
+def status_of(error: errors.CentralCommandError) -> tuple[int, str]:
+    """Return an error's status and the stable end of its problem's type."""
+    return next((_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS), (500, "internal"))
+
+
+def wants_page(request: Request) -> bool:
+    """Return whether a browser asks for a page: the API and the agents' routes have none."""
+    accept = request.headers.get("accept", "")
+    return "text/html" in accept and not request.url.path.startswith(("/agent/", "/api/"))
+
+
+def retry_after(error: errors.CentralCommandError) -> dict[str, str]:
+    """Return the header that says when to try again, where that helps."""
+    helps = status_of(error)[0] in (429, 503)
+    return {"Retry-After": str(error.members.get("retry_after_s", 30))} if helps else {}
+
+
+def note(request: Request, error: errors.CentralCommandError) -> None:
+    """Log an error that is the server's own."""
+    status, code = status_of(error)
+    if status >= 500:
+        said = {"request_id": request_id(request), "problem": code}
+        _log.error("a request could not be answered", extra={"fields": said}, exc_info=error)
+
+
 def problem(request: Request, error: errors.CentralCommandError) -> Response:
     """Return an error as a problem document (RFC 9457)."""
-    status, code = _known(error)
-    if status >= 500:
-        _log.error("request_id=%s %s: %s", request_id(request), code, error, exc_info=error)
+    status, code = status_of(error)
     body = {
         "type": PROBLEM + code,
         "title": code.replace("-", " "),
@@ -175,17 +201,12 @@ def problem(request: Request, error: errors.CentralCommandError) -> Response:
         "request_id": request_id(request),
         **error.members,
     }
-    headers = {"Retry-After": str(error.members.get("retry_after_s", 30))} if status in (429, 503) else {}
-    return Response(orjson.dumps(body), status, media_type="application/problem+json", headers=headers)
+    return Response(orjson.dumps(body), status, media_type="application/problem+json", headers=retry_after(error))
 
 
 def code_of(error: errors.CentralCommandError) -> str:
     """Return the stable end of the type of an error's problem document."""
-    return _known(error)[1]
-
-
-def _known(error: errors.CentralCommandError) -> tuple[int, str]:
-    return next((_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS), (500, "internal"))
+    return status_of(error)[1]
 
 
 def request_id(request: Request) -> str:
@@ -255,18 +276,22 @@ async def read_packed(request: Request, limit: int) -> bytes:
 
 
 class RequestLog:
-    """Middleware: gives each request its id, and writes one line when it is done. No body, query or credential."""
+    """Middleware: gives each request its id, answers what nobody foresaw, and writes one line when it is done.
 
-    def __init__(self, app: ASGIApp) -> None:
+    The line has the route's template and what kind of caller it was: no path, query, body, name, address or credential.
+    """
+
+    def __init__(self, app: ASGIApp, on_bug: Callable[[Request], Response]) -> None:
         self.app = app
+        self._on_bug = on_bug
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope["cc.request_id"] = secrets.token_hex(8)
-        began, status = time.perf_counter(), 500
+        scope["cc.request_id"] = _given_id(scope) or secrets.token_hex(8)
+        began, status = time.perf_counter(), 0
 
         async def sending(message: Any) -> None:
             nonlocal status
@@ -277,14 +302,29 @@ class RequestLog:
 
         try:
             await self.app(scope, receive, sending)
+        except Exception:
+            _log.exception("a request met what was not foreseen", extra={"fields": _line(scope)})
+            if status:  # too late for another answer: the server cuts this one off
+                raise
+            await self._on_bug(Request(scope))(scope, receive, sending)
         finally:
-            took_ms = (time.perf_counter() - began) * 1000
-            _log.info(
-                "request_id=%s %s %r %d %.1fms", scope["cc.request_id"], scope["method"], _path(scope), status, took_ms
-            )
+            took = {"status": status, "duration_ms": round((time.perf_counter() - began) * 1000, 1)}
+            _log.info("request", extra={"fields": _line(scope) | took})
 
 
-def _path(scope: Scope) -> str:
-    """Return the path for the log; the token of a one-time link is a credential, and is left out."""
-    token = scope.get("path_params", {}).get("token")
-    return scope["path"].replace(token, "…") if token else str(scope["path"])
+def _given_id(scope: Scope) -> str | None:
+    """Return the id that a proxy in front gave, if it is of hex digits: no name and no secret looks like that."""
+    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    if len(given) != 1 or not _REQUEST_ID.fullmatch(given[0]):
+        return None
+    return str(given[0].decode("ascii"))
+
+
+def _line(scope: Scope) -> dict[str, str]:
+    route = scope.get("cc.route") or ("/static" if scope["path"].startswith("/static/") else "none")
+    return {
+        "request_id": scope["cc.request_id"],
+        "method": scope["method"],
+        "route": route,
+        "caller": scope.get("cc.caller", "anyone"),
+    }

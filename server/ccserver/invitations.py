@@ -21,11 +21,14 @@ LINK_HOURS = 72
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")
 
 
-async def invite(scope: PartnerScope, actor: str, user: User, site_ids: list[str]) -> str:
-    """Add a person without a password, an auditor with the sites to read; return the token of their one-time link."""
+async def invite(scope: PartnerScope, actor: str, user: User, site_ids: list[str], token: str | None = None) -> str:
+    """Add a person without a password, an auditor with the sites to read; return the token of their one-time link.
+
+    `token` is one to be used (43 characters of base64url that nobody guesses), else a new one is made.
+    """
     await users.insert(scope, user, None)
     await user_sites.assign(scope, user.id, site_ids)
-    token = await _new_link(scope, user, Purpose.INVITATION)
+    token = await _new_link(scope, user, Purpose.INVITATION, token)
     detail: dict[str, Json] = {"login": user.login, "role": user.role, "sites": [*site_ids]}
     await audit_log.append(scope, Act(actor, "user.invite", f"user:{user.id}", detail))
     return token
@@ -67,8 +70,8 @@ async def accept(context: Context, token: str, password: str) -> None:
         await audit_log.append(scope, Act(f"user:{user.login}", "password.choose", f"user:{user.id}", {}))
 
 
-async def _new_link(scope: PartnerScope, user: User, purpose: Purpose) -> str:
-    token = secrets.token_urlsafe(32)
+async def _new_link(scope: PartnerScope, user: User, purpose: Purpose, token: str | None = None) -> str:
+    token = token or secrets.token_urlsafe(32)
     expires = datetime.now(UTC) + timedelta(hours=LINK_HOURS)
     await invitations.replace(scope, user.id, _hash(token), purpose, expires)
     return token

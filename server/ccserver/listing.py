@@ -35,7 +35,7 @@ class ListQuery(Message):
     """What every list takes. `total` asks for the number of rows, which stops at 10,001."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
-    offset: Annotated[int, Field(ge=0)] = 0
+    offset: Annotated[int, Field(ge=0, json_schema_extra={"maximum": MAX_OFFSET})] = 0
     cursor: Annotated[str, Field(max_length=500)] | None = None
     total: bool = False
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from ccserver import pooler
 from ccserver.errors import (
     DatabaseUnavailableError,
     MigrationError,
     NewerSchemaError,
     NotMigratedError,
+    PoolerError,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "migrations"
 _NAME = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
+_SCOPE = "SET LOCAL ROLE cc_platform"
 _LOCK = 0x6363_6D69  # "ccmi"; any number that is ours
 _LEDGER = """
     CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -106,6 +109,8 @@ async def plan(owner_url: str) -> list[Migration]:
 async def run(owner_url: str, progress: Callable[[str], None], wait_s: float = 60) -> int:
     """Bring the schema up to date; return how many files ran. A second runner waits its turn up to `wait_s` seconds."""
     async with _connect(owner_url) as conn:
+        if not await pooler.is_direct(conn):
+            raise PoolerError
         await _lock(conn, wait_s)
         await conn.execute(_LEDGER)
         todo = pending(files(), await _ledger(conn))
@@ -118,7 +123,11 @@ async def run(owner_url: str, progress: Callable[[str], None], wait_s: float = 6
 async def _apply(conn: "Connection", migration: Migration) -> None:
     try:
         async with conn.transaction():
+            # Row security hides every row from an owner without a scope: better an error than a change of none.
+            hiding = "on" if _SCOPE in migration.sql else "off"
+            await conn.execute("SELECT set_config('row_security', $1, true)", hiding)
             await conn.execute(migration.sql)
+            await conn.execute("RESET ROLE")
             await conn.execute(
                 "INSERT INTO schema_migrations (number, name, sha256) VALUES ($1, $2, $3)",
                 migration.number,

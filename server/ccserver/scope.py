@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from ccserver import pooler
 from ccserver.errors import DatabaseUnavailableError, DeviceUnknownError, NotFoundError, SiteClosedError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ PLATFORM = "platform"
 _ID = re.compile(r"[0-9a-z-]{1,64}")
 _ACQUIRE_SECONDS = 5.0
 _COMMAND_SECONDS = 30.0
-_SITE_CLOSED = "CC001"  # as the triggers of migration 018 say
+_SITE_CLOSED = "CC001"  # as the triggers of migration 016 say
 _BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # Nothing of the request's doing: the database is away, full or starting.
 _AWAY = (
@@ -101,10 +102,14 @@ class Use:
 
 
 class Database:
-    """The process's one pool, and the only way to a connection."""
+    """The process's one pool, and the only way to a connection.
 
-    def __init__(self, pool: "Pool") -> None:
+    `pooled`: a pooler in transaction mode is in between, so what is not in one transaction may meet two sessions.
+    """
+
+    def __init__(self, pool: "Pool", *, pooled: bool = False) -> None:
         self._pool = pool
+        self._pooled = pooled
         self.use = Use()
 
     @property
@@ -159,7 +164,16 @@ class Database:
 
     @asynccontextmanager
     async def bare(self) -> AsyncIterator["PooledConnection"]:
-        """Lend a connection outside any transaction, for the one-statement functions that set their own scope."""
+        """Lend a connection without a scope, for the one-statement functions that set their own.
+
+        There is no transaction around it, except behind a pooler: a statement is prepared in one round trip and
+        executed in the next, and in between the pooler would give another session.
+        """
+        async with self._transaction("BEGIN") if self._pooled else self._outside() as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def _outside(self) -> AsyncIterator["PooledConnection"]:
         try:
             async with self._lent() as conn:
                 yield conn
@@ -176,6 +190,8 @@ class Database:
         except TimeoutError:
             self.use.timeouts += 1
             raise
+        except asyncpg.PostgresError as error:  # whatever keeps us out, the request did not do it
+            raise DatabaseUnavailableError from error
         finally:
             self.use.waited_s += time.perf_counter() - asked
         self.use.lent += 1
@@ -193,7 +209,7 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator["PooledConnection"]:
-        async with self.bare() as conn:
+        async with self._outside() as conn:
             try:
                 await conn.execute(begin)
                 yield conn
@@ -230,16 +246,16 @@ def _begin(**settings: str) -> str:
 
 
 async def open_pool(url: str, *, min_size: int = 2, max_size: int = 10) -> Database:
-    """Connect; DatabaseUnavailableError says in a sentence why that failed."""
+    """Connect; DatabaseUnavailableError says in a sentence why that failed.
+
+    Behind a pooler in transaction mode (PgBouncer) no statement is kept prepared, for the session is another each time.
+    """
     try:
-        pool = await asyncpg.create_pool(
-            url,
-            min_size=min_size,
-            max_size=max_size,
-            command_timeout=_COMMAND_SECONDS,
-            timeout=_ACQUIRE_SECONDS,
-            reset=_no_reset,
-        )
+        pool = await _pool(url, min_size, max_size, statements=100)
+        if await _is_direct(pool):
+            return Database(pool)
+        await pool.close()
+        return Database(await _pool(url, min_size, max_size, statements=0), pooled=True)
     except ValueError as error:  # its text may repeat a password
         raise DatabaseUnavailableError(
             "DATABASE_URL is no address of a PostgreSQL: what its password holds must be escaped."
@@ -248,7 +264,23 @@ async def open_pool(url: str, *, min_size: int = 2, max_size: int = 10) -> Datab
         raise DatabaseUnavailableError(
             f"The database cannot be reached ({error}): is it running, and is DATABASE_URL right?"
         ) from error
-    return Database(pool)
+
+
+async def _pool(url: str, min_size: int, max_size: int, *, statements: int) -> "Pool":
+    return await asyncpg.create_pool(
+        url,
+        min_size=min_size,
+        max_size=max_size,
+        command_timeout=_COMMAND_SECONDS,
+        timeout=_ACQUIRE_SECONDS,
+        statement_cache_size=statements,
+        reset=_no_reset,
+    )
+
+
+async def _is_direct(pool: "Pool") -> bool:
+    async with pool.acquire(timeout=_ACQUIRE_SECONDS) as conn:
+        return await pooler.is_direct(conn)
 
 
 async def _no_reset(_conn: object) -> None:

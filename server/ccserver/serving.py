@@ -4,7 +4,6 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 
 import uvicorn
 
@@ -12,6 +11,7 @@ from ccserver import app, health, keys
 from ccserver.config import Config
 from ccserver.errors import CentralCommandError
 from ccserver.scope import Database, open_pool
+from ccshared import logs
 
 
 class PortError(CentralCommandError):
@@ -20,7 +20,7 @@ class PortError(CentralCommandError):
 
 def run(config: Config, database_url: str) -> None:
     """Serve until SIGINT or SIGTERM; every reason not to start is raised before anything listens."""
-    log_to_stderr()
+    logs.start(config.log_format)
     server_keys = keys.load(config.key_file)
     asyncio.run(_check_url(database_url))
     if config.metrics is not None and config.metrics_asked:
@@ -28,7 +28,9 @@ def run(config: Config, database_url: str) -> None:
     listener = _listen(config.host, config.port, setting="CCSERVER_LISTEN")
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught once more when it is done
         signal.signal(number, lambda *_: None)
-    logging.getLogger("ccserver").info("%s serves %s on %s:%d", server_keys.server, config.public_url, *_at(listener))
+    at, port = _at(listener)
+    said = {"server": server_keys.server, "public_url": config.public_url, "address": at, "port": port}
+    logging.getLogger("ccserver").info("serving", extra={"fields": said})
     with listener:
         uvicorn.Server(
             uvicorn.Config(
@@ -45,14 +47,6 @@ def run(config: Config, database_url: str) -> None:
                 timeout_graceful_shutdown=5,
             )
         ).run(sockets=[listener])
-
-
-def log_to_stderr() -> None:
-    """Write one line a record to standard error."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 async def check(database: Database) -> None:

@@ -3,6 +3,7 @@
 # site_id first in the primary key, partner_id beside it, row security by both.
 SITE_TABLES = frozenset(
     {
+        "appliance_quotas",
         "appliances",
         "check_states",
         "compliance_snapshots",
@@ -43,5 +44,6 @@ TENANT_TABLES = frozenset({"partners", "sites"})
 PLATFORM_TABLES = {
     "runbooks": "the packaged catalogue, the same for every tenant, who all may read it",
     "sweeps": "when each sweep ran and how many rows it changed; names of sweeps, nothing of a tenant",
+    "witness_marks": "how far the witness got and its generation: two numbers, read wherever a receipt is given",
     "schema_migrations": "which migrations ran: names and hashes, readable so that the server can refuse to start",
 }

@@ -17,6 +17,7 @@ class Log:
     """A log as stored: `compact` are the right-edge roots over its `size` leaves, each 32 bytes.
 
     `held_size` and `held_root` are set while the appliance's own receipt shows that this server once held more.
+    `is_proved` is False when the database was restored since the appliance last showed its newest receipt.
     """
 
     id: int
@@ -31,6 +32,7 @@ class Log:
     witness_name: str | None
     held_size: int | None = None
     held_root: bytes | None = None
+    is_proved: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def examine(log: Log, batch: Batch, stored: Sequence[bytes], witnesses: Mapping[
     """Return the step that stores what is new of a batch, or None when nothing is.
 
     `stored` are the leaves from `batch.first` up to the batch's end or the log's, whichever comes first.
-    Raises LogGapError, ForkError, CheckpointInvalidError, EntryInvalidError, RootMismatchError or HeldConflictError.
+    Raises LogGapError, ForkError, CheckpointInvalidError, EntryInvalidError, RootMismatchError, HeldNeededError
+    or HeldConflictError.
     """
     if batch.first > log.size:
         raise errors.LogGapError(None, expected_seq=log.size)
@@ -86,6 +89,8 @@ def examine(log: Log, batch: Batch, stored: Sequence[bytes], witnesses: Mapping[
     new = batch.lines[len(stored) :]
     if not new:
         return None
+    if not log.is_proved:
+        _demand_receipt(log, batch, witnesses)
     held = _held(log, batch, witnesses)
     lines = _read_lines(log, new, known=held is not None)
     compact = _extend(log, lines, held)
@@ -153,16 +158,32 @@ def _read_line(log: Log, seq: int, sent: bytes | Stub, prev: str) -> Line:
 def _held(log: Log, batch: Batch, witnesses: Mapping[str, bytes]) -> Held | None:
     """What must be reached before anything is cosigned: the larger of the row's and the batch's, if beyond the row."""
     found = Held(log.held_size, log.held_root) if log.held_size is not None and log.held_root is not None else None
+    shown = _shown(log, batch, witnesses)
+    if shown is None or shown.size <= max(log.size, found.size if found else 0):
+        return found
+    return shown
+
+
+def _shown(log: Log, batch: Batch, witnesses: Mapping[str, bytes]) -> Held | None:
+    """What the batch shows to be held of this log; None for nothing, and for what is not ours: it proves nothing."""
     if batch.held is None:
-        return found
+        return None
     try:
-        receipt = notes.read_receipt(batch.held, log.public_key, dict(witnesses))
+        shown = notes.read_receipt(batch.held, log.public_key, dict(witnesses)).checkpoint
     except notes.BadNoteError:
-        return found  # not ours: it proves nothing
-    shown = receipt.checkpoint
-    if shown.origin != log.origin or shown.size <= max(log.size, found.size if found else 0):
-        return found
-    return Held(shown.size, shown.root)
+        return None
+    return Held(shown.size, shown.root) if shown.origin == log.origin else None
+
+
+def _demand_receipt(log: Log, batch: Batch, witnesses: Mapping[str, bytes]) -> None:
+    """Refuse to go on unless a receipt is shown that reaches as far as the log, and over the same entries."""
+    shown = _shown(log, batch, witnesses)
+    if log.size == 0:
+        return
+    if shown is None or shown.size < log.size:
+        raise errors.HeldNeededError
+    if shown.size == log.size and shown.root != merkle.root_of(log.compact):
+        raise errors.HeldConflictError
 
 
 def _extend(log: Log, lines: Sequence[Line], held: Held | None) -> list[bytes]:

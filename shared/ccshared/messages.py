@@ -125,13 +125,17 @@ class Checkin(Message):
 
 
 class CheckinAnswer(Message):
-    """The server's time, what it holds of the epoch named, and when to come again (seconds from now)."""
+    """The server's time, what it holds of the epoch named, and when to come again (seconds from now).
+
+    `backup_window_days`: its database may be put back from a backup as old as that.
+    """
 
     server_at_ms: Milliseconds
     head_size: Count
     policy_etag: str | None
     orders_waiting: bool
     next_checkin_s: Count
+    backup_window_days: Count = 0
 
 
 class Head(Message):

@@ -19,7 +19,7 @@ async def test_a_loop_that_breaks_is_begun_again_and_the_others_go_on(monkeypatc
             counts["works"] += 1
             await asyncio.sleep(0.01)
 
-    await daemon._together(asyncio.sleep(0.2), {"breaks": breaks, "works": works})
+    await daemon.together(asyncio.sleep(0.2), {"breaks": breaks, "works": works})
     assert counts["breaks"] > 3
     assert counts["works"] > 3
 
@@ -34,7 +34,7 @@ async def test_a_loop_that_will_not_stop_is_not_waited_for_long(monkeypatch: pyt
         finally:
             await may_end.wait()
 
-    await asyncio.wait_for(daemon._together(asyncio.sleep(0.05), {"stubborn": stubborn}), 2)
+    await asyncio.wait_for(daemon.together(asyncio.sleep(0.05), {"stubborn": stubborn}), 2)
     may_end.set()
     await asyncio.sleep(0)
 
@@ -47,7 +47,7 @@ def test_check_ins_keep_the_pace_that_the_server_asks_for_within_limits() -> Non
 
 
 def test_check_ins_go_on_at_their_pace_through_an_outage() -> None:
-    assert daemon.checkin_pause_s(TransientError("x"), 20, 60) <= 66
+    assert 30 <= daemon.checkin_pause_s(TransientError("x"), 20, 60) <= 90
 
 
 def test_check_ins_wait_longer_where_a_person_must_act_or_the_server_asks() -> None:
@@ -55,3 +55,16 @@ def test_check_ins_wait_longer_where_a_person_must_act_or_the_server_asks() -> N
     busy = TransientError("x")
     busy.retry_after_s = 600
     assert daemon.checkin_pause_s(busy, 1, 60) >= 600
+
+
+async def test_news_ends_work_that_hangs_and_work_that_fails_says_so() -> None:
+    news = asyncio.Event()
+    assert await daemon._until(news, asyncio.sleep(0)) is True
+    with pytest.raises(TransientError):
+        await daemon._until(news, fails())
+    asyncio.get_running_loop().call_later(0.01, news.set)
+    assert await asyncio.wait_for(daemon._until(news, asyncio.sleep(60)), 5) is False
+
+
+async def fails() -> None:
+    raise TransientError("x")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ccagent import daemon, head_mark, queue, retention, verify
+from ccagent import daemon, head_mark, queue, retention, verify, withholding
 from ccagent.clock import Clocks, ClockWatch
 from ccagent.config import Config
 from ccagent.places import Places
 from ccagent.store import Store
+from ccagent.withholding import Refusal
 from ccshared import merkle
 from ccshared.batch import Stub
 from ccshared.vocabulary import StubReason
@@ -182,3 +183,35 @@ def test_a_receipt_that_nobody_pinned_signed_is_named(store: Store) -> None:
     (found,) = store.read(verify.against_receipts, {})
     assert found.receipts == 0
     assert found.trouble is not None
+
+
+async def test_the_longer_backup_window_of_the_server_keeps_rows_longer(store: Store, places: Places) -> None:
+    appliance.acknowledge(store, COUNT)
+    agent = daemon.open_agent(Config(), places, store)
+    daemon._keep_as_long(places, 45)
+    heard(store, STAMP[0] + 90 * 86_400_000)
+    assert await daemon.prune(agent) == 0
+    heard(store, STAMP[0] + 90 * 86_400_000 + 1000)
+    assert await daemon.prune(agent) == 768
+
+
+def test_rows_leave_up_to_the_first_payload_that_is_withheld(store: Store) -> None:
+    appliance.acknowledge(store, COUNT)
+    for at_ms in (0, 1_800_000, 3_600_000):
+        store.write_now(withholding.refuse, Refusal(EPOCH, 600, "heartbeat", "entry-invalid", "as if"), at_ms)
+    assert prune_all(store) == 512
+    store.write_now(withholding.deliver, EPOCH, 600, 1)
+    assert prune_all(store) == 256
+
+
+def test_what_waits_in_a_log_that_ended_is_counted_too(store: Store) -> None:
+    appliance.acknowledge(store, 300)
+    before = store.read(queue.status)
+    assert before.waiting == COUNT - 300
+    store.write_now(queue.close_epoch, EPOCH, STAMP[0], "as if")
+    after = store.read(queue.status)
+    assert (after.waiting, after.waiting_bytes, after.oldest_at_ms) == (
+        COUNT - 300,
+        before.waiting_bytes,
+        before.oldest_at_ms,
+    )

@@ -13,7 +13,17 @@ QUERIES = sorted((ROOT / "server/ccserver/queries").glob("*.py"))
 OTHERS = [ROOT / "server/ccserver" / name for name in ("scope.py", "migrate.py")]
 SCOPES = {"PartnerScope", "SiteScope", "ApplianceScope", "PlatformScope", "CredentialScope"}
 # Run before any tenant is known, or set their own scope in SQL: they take the bare connection, each for that reason.
-BARE = {"server.role", "server.settings", "server.ledger", "appliances.check_in"}
+BARE = {
+    "server.role",
+    "server.settings",
+    "server.ledger",
+    "appliances.check_in",
+    "witness_marks.mark",
+    "witness_marks.move",
+    "witness_marks.begin_generation",
+} | {
+    f"catalog.{name}" for name in ("memberships", "unlocked", "strangers", "clock", "room", "compression", "is_pooled")
+}
 
 
 def test_every_query_takes_a_scope_first() -> None:

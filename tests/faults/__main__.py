@@ -5,7 +5,22 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.faults import clock, copies, disk_errors, flips, full, kill, power
+from tests.faults import (
+    clock,
+    copies,
+    disk_errors,
+    flips,
+    full,
+    herd,
+    hostile,
+    keys,
+    kill,
+    network,
+    offline,
+    poison,
+    power,
+    server,
+)
 from tests.faults.rows import Row
 from tests.faults.shim import NoCompilerError
 
@@ -19,7 +34,14 @@ TABLE: dict[str, tuple[Runner, int, int]] = {
     "full": (full.run, 8, 400),
     "flips": (flips.run, 60, 4_000),
     "clock": (clock.run, 1, 12),
+    "network": (network.run, 40, 600),
+    "offline": (offline.run, 2_100, 280_000),
     "copies": (copies.run, 80, 5_000),
+    "herd": (herd.run, 64, 1_000),
+    "server": (server.run, 1, 150),
+    "poison": (poison.run, 60, 10_000),
+    "keys": (keys.run, 1, 60),
+    "hostile": (hostile.run, 120, 4_000),
 }
 
 

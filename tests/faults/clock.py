@@ -10,6 +10,7 @@ import contextlib
 import logging
 import random
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -124,13 +125,18 @@ def run(seed: int, n: int) -> Row:
     """Tell n stories of weeks, and move the clocks of one running agent."""
     logging.disable(logging.CRITICAL)
     row, chance = Row(), seeded(seed, "clock")
-    for number in range(n):
-        with scratch() as folder:
-            one = random.Random(chance.getrandbits(32))
-            hours.run(lambda loop, a=one, b=folder, c=number: _story(loop, row, a, b, c))
-    with scratch() as folder:
-        clock_process.move_under_a_running_agent(folder, row, quick=n < _FULL)
+    with scratch() as folder, ThreadPoolExecutor(1) as thread:
+        moved = thread.submit(clock_process.move_under_a_running_agent, folder, row, quick=n < _FULL)
+        for number in range(n):
+            _tell(row, chance.getrandbits(32), number)
+        moved.result()
     return row
+
+
+def _tell(row: Row, seed: int, number: int) -> None:
+    with scratch() as folder:
+        chance = random.Random(seed)
+        hours.run(lambda loop: _story(loop, row, chance, folder, number))
 
 
 async def _story(loop: Hours, row: Row, chance: random.Random, folder: Path, number: int) -> None:
@@ -146,7 +152,9 @@ async def _story(loop: Hours, row: Row, chance: random.Random, folder: Path, num
     try:
         await _weeks(life, backwards_hourly)
         server.down = False
-        await loop_passes(life, 2 * 3600)
+        for _ in range(2):  # all is delivered, and what is old enough leaves
+            await _patrol(life)
+            await loop_passes(life, 2 * PATROL_S)
         _judge(life)
     finally:
         await life.stop()

@@ -30,6 +30,8 @@ class MemoryServer:
     """`weather` decides which answers are lost and which requests fail; None: none."""
 
     weather: random.Random | None = None
+    appliance_id: str = "ap-1"
+    public_key: bytes = ed25519.public_key(DEVICE)
     logs: dict[str, Stored] = field(default_factory=dict)
 
     def now_s(self) -> int:
@@ -50,7 +52,7 @@ class MemoryServer:
     async def append(self, epoch: str, body: bytes) -> Head:
         self._fail_sometimes()
         sent = batch.read(gzip.decompress(body))
-        stored = self.logs.get(epoch) or Stored(_new_row(len(self.logs) + 1, epoch))
+        stored = self.logs.get(epoch) or Stored(self._new_row(len(self.logs) + 1, epoch))
         leaves = [line.leaf for line in stored.lines[sent.first : min(sent.end, stored.row.size)]]
         try:
             step = witness.examine(stored.row, sent, leaves, _WITNESSES)
@@ -100,15 +102,14 @@ class MemoryServer:
         receipt = notes.cosign(row.checkpoint, WITNESS_NAME, WITNESS, row.cosigned_at)
         return Head(epoch=epoch, size=row.size, receipt=receipt)
 
+    def _new_row(self, number: int, epoch: str) -> Log:
+        origin = f"cc.example/log/{self.appliance_id}/{epoch}"
+        empty: dict[str, Any] = {"last_leaf": None, "compact": [], "checkpoint": None, "cosigned_at": None}
+        return Log(number, epoch, origin, self.public_key, 0, witness_name=None, **empty)
+
     def _fail_sometimes(self) -> None:
         if self.weather is not None and self.weather.random() < 0.1:
             raise TransientError("the line broke")
-
-
-def _new_row(number: int, epoch: str) -> Log:
-    origin = f"cc.example/log/ap-1/{epoch}"
-    empty: dict[str, Any] = {"last_leaf": None, "compact": [], "checkpoint": None, "cosigned_at": None}
-    return Log(number, epoch, origin, ed25519.public_key(DEVICE), 0, witness_name=None, **empty)
 
 
 def _named(error: errors.CentralCommandError) -> RequestError:

@@ -104,7 +104,9 @@ def test_a_running_process_sees_a_rotated_key_file(clinic: Clinic) -> None:
     clinic.enroll()
     path = Path(clinic.server.env["CCSERVER_DATA_DIR"]) / "server-keys.json"
     before = path.read_bytes()
-    rotated = keys.rotate(path, "witness")
+    clinic.server.json("keys", "rotate", "witness", "--yes")
+    rotated = keys.load(path)
+    assert len(rotated.witnesses) == 2
     with urllib.request.urlopen(f"{clinic.url}/agent/v1/keys", timeout=10) as answer:  # noqa: S310  our own address
         assert rotated.witness.name in answer.read().decode()
     path.write_bytes(before[:50])

@@ -198,6 +198,44 @@ async def test_an_auditor_without_sites_sees_none(server: Running, visitor: http
     assert "Acme-Clinic" not in answer.text
 
 
+async def test_an_auditor_sees_the_sites_assigned_and_no_other(server: Running, visitor: httpx.AsyncClient) -> None:
+    await server.add_site("acme", "acme-hidden")
+    await add_person(server, "anna@acme.example", "acme", Role.AUDITOR)
+    await alter(
+        server,
+        "INSERT INTO user_sites (partner_id, user_id, site_id)"
+        " SELECT 'acme', id, 'acme-clinic' FROM users WHERE login = $1",
+        "anna@acme.example",
+    )
+    await sign_in(visitor, "anna@acme.example")
+    shown = await text_of(visitor)
+    assert "Acme-Clinic" in shown
+    assert "Hidden" not in shown
+
+
+async def test_a_waived_check_is_marked_with_its_reason_and_end(
+    server: Running, owner: httpx.AsyncClient, device: Device
+) -> None:
+    device.seal()
+    device.check_run("firewall", "fail", at=now_ms())
+    await send_new(device)
+    await alter(
+        server,
+        "INSERT INTO waivers (site_id, partner_id, id, check_id, reason, created_by, expires_at) VALUES"
+        " ('acme-clinic', 'acme', 'w', 'firewall', 'replaced next week', 'x', '2199-01-02 03:04Z')",
+    )
+    shown = await text_of(owner)
+    assert "Waived until 2199-01-02 03:04" in shown
+    assert "replaced next week" in shown
+
+
+async def test_flagged_entries_are_listed(owner: httpx.AsyncClient, device: Device) -> None:
+    device.seal()
+    device.seal(Kind.CHECK_RUN, {"odd": 1}, now_ms())
+    await send_new(device)
+    assert "not a check run of a known shape" in (await text_of(owner)).partition("Flagged entries")[2][:200]
+
+
 async def test_an_admin_sees_the_one_partner_at_once_and_chooses_among_more(
     server: Running, admin: httpx.AsyncClient
 ) -> None:
@@ -412,7 +450,7 @@ async def test_the_page_takes_the_same_few_queries_for_one_site_and_for_many(ser
     one = await asked()
     for number in range(9):
         await server.add_site("acme", f"acme-{number}")
-    assert one == await asked() == 6
+    assert one == await asked() == 9
 
 
 async def test_sites_stand_by_name_fifty_to_a_page(server: Running, owner: httpx.AsyncClient) -> None:

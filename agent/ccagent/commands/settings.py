@@ -1,12 +1,14 @@
 """The settings and the log of commands that work; not for those that only ask."""
 
-import logging
+import os
+from typing import cast
 
 import click
 
 from ccagent import config
 from ccagent.commands.calling import Call
 from ccagent.config import Config
+from ccshared import logs
 
 
 def load(call: Call) -> Config:
@@ -18,7 +20,8 @@ def load(call: Call) -> Config:
 
 
 def start_log() -> None:
-    """Log to stderr, a line each; the service manager adds the time."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for chatty in ("httpx", "httpcore", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    """Log to stderr, a line each, in the form that CC_AGENT_LOG_FORMAT names: text, or json for programs."""
+    form = os.environ.get("CC_AGENT_LOG_FORMAT", "text")
+    if form not in logs.FORMATS:
+        raise click.ClickException(f"CC_AGENT_LOG_FORMAT={form!r}: {' or '.join(logs.FORMATS)} is needed.")
+    logs.start(cast(logs.Format, form))

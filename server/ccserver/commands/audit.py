@@ -1,4 +1,4 @@
-"""The audit log, verified."""
+"""The audit log, listed and verified."""
 
 import sys
 from typing import Any
@@ -7,15 +7,36 @@ import click
 
 from ccserver import audit_following
 from ccserver.audit_chain import Head, Progress
+from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, show, with_database
+from ccserver.commands.reaching import EVER, NEWEST, Partner
 from ccserver.errors import NotFoundError
 from ccserver.queries import audit_log
+from ccserver.queries.audit_log import AuditEntry, Filter
 from ccserver.scope import Database
 
 
 @click.group("audit")
 def command() -> None:
     """The audit log: one hash chain per partner, and one of the platform."""
+
+
+@command.command("list")
+@Partner
+@click.option("--actor", "by", help="Only what this actor did, as in user:olga@acme.example.")
+@click.option("--action", help="Only this action, as in site.create.")
+@click.option("--target", help="Only what was done to this.")
+@AsJson
+def list_entries(partner_id: str, by: str | None, action: str | None, target: str | None, as_json: bool) -> None:
+    """List a partner's newest entries; `--partner platform` for the platform's own."""
+
+    async def act(db: Database) -> list[AuditEntry]:
+        async with db.platform() as scope:
+            return await audit_log.newest(scope, partner_id, Filter(*EVER, by, action, target), NEWEST)
+
+    found: list[AuditEntry] = with_database(act)
+    lines = [f"{row.at:%Y-%m-%d %H:%M:%S}  {row.actor}  {row.action}  {row.target}" for row in found]
+    show(reaching.values(found), as_json, "\n".join(lines) or "no entries")
 
 
 @command.command("verify")

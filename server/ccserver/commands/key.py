@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from ccserver import auth
+from ccserver.commands import reaching
 from ccserver.commands.calling import LIST_LIMIT, AsJson, a_name, actor, show, with_database
+from ccserver.commands.reaching import Consent
 from ccserver.listing import START, Page
 from ccserver.queries import api_keys, audit_log
 from ccserver.queries.api_keys import ApiKey, NewKey
@@ -67,18 +69,21 @@ def list_keys(partner_id: str, as_json: bool) -> None:
 @command.command("revoke")
 @click.argument("key_id")
 @Partner
+@reaching.destroys
 @AsJson
-def revoke(key_id: str, partner_id: str, as_json: bool) -> None:
+def revoke(key_id: str, partner_id: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Revoke a key at once and for good."""
+    consent = Consent(yes, dry_run)
+    consent.ask(f"revoke key {key_id}, for good")
 
     async def act(db: Database) -> ApiKey:
-        async with db.platform() as scope:
+        async with reaching.keeping(db.platform(), consent) as scope:
             found = await api_keys.revoke(scope, partner_id, key_id)
             await audit_log.append(scope, Act(actor(), "api_key.revoke", f"key:{key_id}", {}), partner_id)
-            return found
+        return found
 
     found: ApiKey = with_database(act)
-    show(asdict(found), as_json, f"key {key_id} is revoked")
+    show(asdict(found), as_json, consent.say(f"key {key_id} is revoked"))
 
 
 def _line(row: ApiKey) -> str:

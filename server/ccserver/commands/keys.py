@@ -3,7 +3,9 @@
 import click
 
 from ccserver import keys
-from ccserver.commands.calling import current
+from ccserver.commands import reaching
+from ccserver.commands.calling import AsJson, current, show
+from ccserver.commands.reaching import Consent
 
 
 @click.group("keys")
@@ -17,3 +19,34 @@ def keys_init() -> None:
     settings = current()
     made = keys.create(settings.key_file, settings.server_name)
     click.echo(f"{settings.key_file}: keys of {made.server}, order key {made.order_fingerprint}")
+
+
+@command.command("show")
+@AsJson
+def keys_show(as_json: bool) -> None:
+    """Show the public keys that the server ever had, oldest first; the newest of each use signs."""
+    found = keys.load(current().key_file)
+    rows = [key.model_dump() for key in found.public]
+    lines = [f"{row['use']}  {row['name']}  {row['public_key']}" for row in rows]
+    show(
+        {"server": found.server, "keys": rows, "order_fingerprint": found.order_fingerprint}, as_json, "\n".join(lines)
+    )
+
+
+@command.command("rotate")
+@click.argument("use", type=click.Choice(["witness", "order"]))
+@reaching.destroys
+@AsJson
+def keys_rotate(use: str, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Add a new signing key, announced by the order key of before; running processes sign by it at once.
+
+    The older keys stay, so that their receipts hold. Back the key file up again afterwards.
+    """
+    path, consent = current().key_file, Consent(yes, dry_run)
+    keys.load(path)
+    consent.ask(f"add a {use} key to {path}, which signs from then on")
+    made = keys.load(path) if dry_run else keys.rotate(path, use)
+    newest = made.witness if use == "witness" else made.order
+    said = f"a new {use} key" if dry_run else f"{newest.name} is the {use} key; back up {path} again"
+    told = {"use": use, "name": newest.name, "public_key": newest.public_key.hex(), "dry_run": dry_run}
+    show({**told, "order_fingerprint": made.order_fingerprint}, as_json, consent.say(said))

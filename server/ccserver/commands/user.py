@@ -1,12 +1,15 @@
 """People of a partner, looked after on the host."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
 import click
 
-from ccserver import invitations
+from ccserver import invitations, ownership
+from ccserver.commands import reaching
 from ccserver.commands.calling import LIST_LIMIT, AsJson, actor, current, show, with_database
+from ccserver.commands.reaching import Consent, DryRun
 from ccserver.errors import NotFoundError
 from ccserver.listing import START, Page
 from ccserver.queries import audit_log, users
@@ -14,6 +17,7 @@ from ccserver.queries.audit_log import Act
 from ccserver.queries.users import Account, User
 from ccserver.scope import Database, PartnerScope
 from ccshared import ids
+from ccshared.canonical import Json
 from ccshared.vocabulary import Role
 
 _ROLES = [str(role) for role in Role if role is not Role.PLATFORM_ADMIN]
@@ -46,8 +50,7 @@ def list_users(partner_id: str, as_json: bool) -> None:
 @AsJson
 def create(login: str, partner_id: str, role: str, site_ids: tuple[str, ...], as_json: bool) -> None:
     """Invite somebody: prints a one-time link, good for 72 hours, by which they choose a password."""
-    if (role == Role.AUDITOR) != bool(site_ids):
-        raise click.BadParameter("an auditor has at least one, and nobody else has any", param_hint="--site")
+    _check_sites(role, site_ids)
     user = User(partner_id, ids.new_id(), _login(login), role)
 
     async def act(db: Database) -> str:
@@ -59,16 +62,60 @@ def create(login: str, partner_id: str, role: str, site_ids: tuple[str, ...], as
 
 @command.command("disable")
 @click.argument("login")
+@reaching.destroys
 @AsJson
-def disable(login: str, as_json: bool) -> None:
-    """Keep somebody from signing in; their sessions end at once."""
+def disable(login: str, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Keep somebody from signing in; their sessions end at once. The last owner of a partner stays."""
+    consent = Consent(yes, dry_run)
+    consent.ask(f"disable {_login(login)}")
 
     async def act(scope: PartnerScope, user: User) -> None:
-        await users.disable(scope, user.id)
+        await ownership.disable(scope, user.id)
         await audit_log.append(scope, Act(actor(), "user.disable", f"user:{user.id}", {"login": user.login}))
+        consent.settle()
+
+    with_database(lambda db: _tried(db, login, act))
+    show({"login": _login(login), "dry_run": dry_run}, as_json, consent.say(f"{_login(login)} is disabled"))
+
+
+@command.command("enable")
+@click.argument("login")
+@AsJson
+def enable(login: str, as_json: bool) -> None:
+    """Let somebody sign in again who was disabled."""
+
+    async def act(scope: PartnerScope, user: User) -> None:
+        await users.enable(scope, user.id)
+        await audit_log.append(scope, Act(actor(), "user.enable", f"user:{user.id}", {"login": user.login}))
 
     user, _ = _with_user(login, act)
-    show({"user_id": user.id}, as_json, f"{user.login} is disabled")
+    show({"user_id": user.id}, as_json, f"{user.login} may sign in")
+
+
+@command.command("role")
+@click.argument("login")
+@click.argument("role", type=click.Choice(_ROLES))
+@click.option("--site", "site_ids", multiple=True, help="A site that an auditor may read; may be given again.")
+@AsJson
+def change_role(login: str, role: str, site_ids: tuple[str, ...], as_json: bool) -> None:
+    """Give somebody another role; the last owner of a partner stays one."""
+    _check_sites(role, site_ids)
+
+    async def act(scope: PartnerScope, user: User) -> None:
+        before = await users.account(scope, user.id)
+        if before is None or user.role == Role.PLATFORM_ADMIN:
+            raise NotFoundError(f"{user.login} is the platform's own: `ccserver admin` is for those.")
+        await ownership.give_role(scope, user.id, role, sorted(set(site_ids)), before.revision)
+        detail: dict[str, Json] = {"login": user.login, "role": role, "sites": [*sorted(set(site_ids))]}
+        await audit_log.append(scope, Act(actor(), "user.role", f"user:{user.id}", detail))
+
+    user, _ = _with_user(login, act)
+    show({"user_id": user.id, "role": role}, as_json, f"{user.login} is {role}")
+
+
+def _check_sites(role: str, site_ids: tuple[str, ...]) -> None:
+    if (role == Role.AUDITOR) != bool(site_ids):
+        raise click.BadParameter("an auditor has at least one, and nobody else has any", param_hint="--site")
 
 
 @command.command("reset")
@@ -85,17 +132,26 @@ def reset(login: str, second_factor: bool, as_json: bool) -> None:
     _show_link(user, str(token), as_json)
 
 
-def _with_user(login: str, act: Callable[[PartnerScope, User], Awaitable[str | None]]) -> tuple[User, str | None]:
-    async def run(db: Database) -> tuple[User, str | None]:
-        async with db.platform() as platform:
-            user = await users.find_anywhere(platform, _login(login))
-        if user is None:
-            raise NotFoundError(f"There is no user {_login(login)}.")
-        async with db.partner(user.partner_id) as scope:
-            return user, await act(scope, user)
+Acting = Callable[[PartnerScope, User], Awaitable[str | None]]
 
-    found: tuple[User, str | None] = with_database(run)
+
+def _with_user(login: str, act: Acting) -> tuple[User, str | None]:
+    found: tuple[User, str | None] = with_database(lambda db: _with(db, login, act))
     return found
+
+
+async def _with(db: Database, login: str, act: Acting) -> tuple[User, str | None]:
+    async with db.platform() as platform:
+        user = await users.find_anywhere(platform, _login(login))
+    if user is None:
+        raise NotFoundError(f"There is no user {_login(login)}.")
+    async with db.partner(user.partner_id) as scope:
+        return user, await act(scope, user)
+
+
+async def _tried(db: Database, login: str, act: Acting) -> None:
+    with contextlib.suppress(DryRun):
+        await _with(db, login, act)
 
 
 def _login(given: str) -> str:

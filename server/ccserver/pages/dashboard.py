@@ -12,7 +12,17 @@ from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint
 from ccserver.pages import render, site_view
 from ccserver.pages.site_view import Rows
-from ccserver.queries import appliances, check_states, evidence_bundles, evidence_logs, incidents, partners, sites
+from ccserver.queries import (
+    appliances,
+    check_states,
+    equivocations,
+    evidence_bundles,
+    evidence_logs,
+    incidents,
+    partners,
+    sites,
+    waivers,
+)
 from ccserver.queries.partners import Partner
 from ccserver.scope import PartnerScope, PlatformScope
 from ccshared.vocabulary import Role
@@ -22,6 +32,7 @@ _PARTNERS = 200
 _CHECKS_PER_SITE = 1000
 _INCIDENTS_PER_SITE = 20
 _EVIDENCE_PER_SITE = 10
+_FLAGGED = 200
 _ID = re.compile(r"[0-9a-z-]{1,64}")
 _PAGE = re.compile(r"[1-9][0-9]{0,2}")
 
@@ -29,9 +40,6 @@ _PAGE = re.compile(r"[1-9][0-9]{0,2}")
 async def show(request: Request) -> Response:
     """Show the person's partner; a platform admin chooses one, unless there is only one."""
     person: Principal = request.state.principal
-    if person.role is Role.AUDITOR:  # bound to sites, and an auditor of no site must not see all of them
-        text = "This account is an auditor's, and no site is assigned to it yet. Ask the partner who made it."
-        return render.message(request, "No site is assigned to you", text, 403)
     try:
         return await (_show_to_admin if person.is_platform_admin else _show_to_partner)(request, person)
     except NotFoundError:
@@ -39,9 +47,9 @@ async def show(request: Request) -> Response:
         return render.message(request, "Not found", text, 404)
 
 
-async def read(scope: PartnerScope, now: datetime, page: int) -> Rows:
-    """Read what the page shows of the partner's sites (page 1 is the first): six queries, however many sites."""
-    listed = await sites.page_by_name(scope, SITES_PER_PAGE + 1, (page - 1) * SITES_PER_PAGE)
+async def read(scope: PartnerScope, now: datetime, page: int, auditor_id: str | None = None) -> Rows:
+    """Read what the page shows of the sites (page 1 is the first): nine queries, however many sites."""
+    listed = await sites.page_by_name(scope, SITES_PER_PAGE + 1, (page - 1) * SITES_PER_PAGE, auditor_id)
     shown = listed[:SITES_PER_PAGE]
     ids = [site.id for site in shown]
     logs = await evidence_logs.newest_of_sites(scope, ids, _EVIDENCE_PER_SITE)
@@ -54,6 +62,9 @@ async def read(scope: PartnerScope, now: datetime, page: int) -> Rows:
         incidents=await incidents.list_open_of_sites(scope, ids, _INCIDENTS_PER_SITE),
         bundles=await evidence_bundles.newest_of_logs(scope, logs, _EVIDENCE_PER_SITE),
         logs=logs,
+        waivers=await waivers.in_force(scope, ids, now),
+        flagged=await evidence_bundles.flagged_of_sites(scope, ids, _FLAGGED),
+        forks=await equivocations.count_of_sites(scope, ids),
     )
 
 
@@ -79,9 +90,13 @@ async def _show_to_partner(request: Request, person: Principal) -> Response:
 async def _show(request: Request, partner_id: str) -> Response:
     """Show a partner whom this person may see."""
     ctx, now, page = context.of(request), datetime.now(UTC), _page_number(request)
+    auditor = _auditor(request.state.principal)
     async with ctx.db.partner(partner_id) as scope:
         partner = await partners.find(scope)
-        rows = await read(scope, now, page)
+        rows = await read(scope, now, page, auditor)
+    if auditor is not None and page == 1 and not rows.sites:
+        text = "This account is an auditor's, and no site is assigned to it yet. Ask the partner who made it."
+        return render.message(request, "No site is assigned to you", text, 403)
     if partner is None or (page > 1 and not rows.sites):
         raise NotFoundError
     values = {
@@ -100,6 +115,13 @@ async def _find(scope: PlatformScope, partner_id: str) -> Partner:
     if found is None:
         raise NotFoundError
     return found
+
+
+def _auditor(person: Principal) -> str | None:
+    """Return the id of an auditor, who is bound to sites; an API key of that role has none, and sees no site."""
+    if person.role is not Role.AUDITOR:
+        return None
+    return person.user.id if person.user else ""
 
 
 def _page_number(request: Request) -> int:

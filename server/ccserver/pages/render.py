@@ -10,6 +10,7 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from ccserver.http import request_id
 from ccserver.pages import wording
 
 # Nothing is loaded from anywhere else, nothing runs, nobody frames a page, and no copy of it stays behind.
@@ -45,8 +46,12 @@ _TEMPLATES = _environment()
 
 
 def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
-    """Return a page; templates also see `person` (None before sign-in) and `now`, unless `values` brings its own."""
-    known = {"person": getattr(request.state, "principal", None), "now": datetime.now(UTC)}
+    """Return a page; templates also see `person` (None before sign-in), `now` and `request_id`."""
+    known = {
+        "person": getattr(request.state, "principal", None),
+        "now": datetime.now(UTC),
+        "request_id": request_id(request),
+    }
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | dict(values)), status, _HEADERS)
 
 

@@ -10,9 +10,10 @@ from ccserver.context import Context
 from ccserver.liveness import Liveness
 from ccserver.pages import wording
 from ccserver.queries.appliances import Appliance
-from ccserver.queries.evidence_bundles import Bundle
+from ccserver.queries.evidence_bundles import Bundle, Flagged
 from ccserver.queries.incidents import Incident
 from ccserver.queries.sites import Site
+from ccserver.queries.waivers import Waiver
 from ccserver.witness import Log
 from ccshared import controls, merkle, notes
 from ccshared.vocabulary import Clock, Severity, Status
@@ -38,6 +39,9 @@ class Rows:
     incidents: Mapping[str, tuple[int, Sequence[Incident]]]
     bundles: Mapping[str, Sequence[Bundle]]
     logs: Mapping[tuple[str, int], Log]
+    waivers: Mapping[str, Sequence[Waiver]]
+    flagged: Mapping[str, Sequence[Flagged]]
+    forks: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,12 @@ class ApplianceView:
 
 @dataclass(frozen=True)
 class CheckView:
-    """A check's state; `status` is unknown where the row is too old to count, whatever it said."""
+    """A check's state; `status` is unknown where the row is too old to count; `waiver` is why it does not."""
 
     row: CheckState
     title: str
     status: str
+    waiver: Waiver | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ class SiteView:
     incidents: Sequence[Incident]
     evidence: Sequence[EvidenceView]
     proofs: Sequence[Proof]
+    flagged: Sequence[Flagged]
+    forks: int
 
     @property
     def online(self) -> int:
@@ -164,12 +171,14 @@ def _site(rows: Rows, site: Site, proofs: Mapping[tuple[str, int], Proof], now: 
         as_of=min((state.seen_at for state in states if state.counts), default=None),
         last_run=max((state.seen_at for state in states), default=None),
         appliances=[_appliance(row, now) for row in rows.appliances.get(site.id, [])],
-        checks=sorted((_check(state) for state in states), key=_badness),
+        checks=sorted((_check(state, rows.waivers.get(site.id, ())) for state in states), key=_badness),
         checks_cut=len(states) >= rows.check_limit,
         open_incidents=total,
         incidents=newest,
         evidence=[_evidence(bundle, proofs[bundle.site_id, bundle.log_id]) for bundle in bundles],
         proofs=[proofs[place] for place in used],
+        flagged=rows.flagged.get(site.id, ()),
+        forks=rows.forks.get(site.id, 0),
     )
 
 
@@ -187,12 +196,13 @@ def _appliance(row: Appliance, now: datetime) -> ApplianceView:
     )
 
 
-def _check(state: CheckState) -> CheckView:
+def _check(state: CheckState, waivers: Sequence[Waiver]) -> CheckView:
     try:
         title = controls.of(state.check_id).title
     except controls.UnmappedCheckError:
         title = state.check_id
-    return CheckView(state, title, state.status if state.fresh else Status.UNKNOWN)
+    reasons = (each for each in waivers if each.check_id == state.check_id and each.host_id in (None, state.host_id))
+    return CheckView(state, title, state.status if state.fresh else Status.UNKNOWN, next(reasons, None))
 
 
 def _badness(check: CheckView) -> tuple[int, int, str, str]:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import asyncpg
 
-from ccserver.errors import NotFoundError
+from ccserver.errors import AlreadyExistsError, NotFoundError
 from ccserver.listing import Page
 from ccserver.scope import CredentialScope, PartnerScope, PlatformScope
 
@@ -58,7 +58,7 @@ class NewKey:
 
 
 async def insert(scope: PartnerScope | PlatformScope, partner_id: str, new: NewKey) -> ApiKey:
-    """Add a key; NotFoundError without the partner."""
+    """Add a key; NotFoundError without the partner, AlreadyExistsError for one that was made before."""
     try:
         row = await scope.conn.fetchrow(
             """
@@ -74,6 +74,8 @@ async def insert(scope: PartnerScope | PlatformScope, partner_id: str, new: NewK
             new.created_by,
             new.expires_at,
         )
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyExistsError("This key was made before: ask with another Idempotency-Key.") from error
     except asyncpg.ForeignKeyViolationError as error:
         raise NotFoundError(f"There is no partner {partner_id}.") from error
     assert row is not None  # noqa: S101  an insert returns its row

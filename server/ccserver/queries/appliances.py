@@ -53,10 +53,14 @@ class Silent:
 
 @dataclass(frozen=True)
 class ApplianceDetail:
-    """An appliance as the API reads it; `revoked_at` is None while it may call."""
+    """An appliance as the API reads it; `revoked_at` is None while it may call.
+
+    `name` is what a person called it, `alarms` what it is alarmed by itself, a word each; `revision` counts renamings.
+    """
 
     site_id: str
     id: str
+    name: str | None
     hostname: str
     enrolled_at: datetime
     revoked_at: datetime | None
@@ -68,7 +72,10 @@ class ApplianceDetail:
     epoch: str | None
     log_size: int | None
     waiting: int | None
+    waiting_bytes: int | None
     oldest_at: datetime | None
+    alarms: list[str]
+    revision: int
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,13 @@ async def insert(scope: SiteScope, appliance_id: str, hostname: str, public_key:
         hostname,
         public_key,
         version,
+    )
+
+
+async def call(scope: SiteScope, appliance_id: str, name: str) -> None:
+    """Give an appliance that has just enrolled the name that its code brings."""
+    await scope.conn.execute(
+        "UPDATE appliances SET name = $3 WHERE site_id = $1 AND id = $2", scope.site_id, appliance_id, name
     )
 
 
@@ -224,8 +238,8 @@ async def newest(scope: PartnerScope, page: Page) -> list[ApplianceDetail]:
     """Return a page of the partner's appliances, revoked ones too, the newest first."""
     rows = await scope.conn.fetch(
         """
-        SELECT site_id, id, hostname, enrolled_at, revoked_at, ip_address, version, last_checkin, clock,
-               clock_offset_ms, epoch, log_size, waiting, oldest_at
+        SELECT site_id, id, name, hostname, enrolled_at, revoked_at, ip_address, version, last_checkin, clock,
+               clock_offset_ms, epoch, log_size, waiting, waiting_bytes, oldest_at, alarms, revision
         FROM appliances
         WHERE partner_id = $1 AND (enrolled_at, id) < ($2, $3)
         ORDER BY enrolled_at DESC, id DESC
@@ -244,8 +258,8 @@ async def newest_of_site(scope: SiteScope, page: Page) -> list[ApplianceDetail]:
     """Return a page of the site's appliances, revoked ones too, the newest first."""
     rows = await scope.conn.fetch(
         """
-        SELECT site_id, id, hostname, enrolled_at, revoked_at, ip_address, version, last_checkin, clock,
-               clock_offset_ms, epoch, log_size, waiting, oldest_at
+        SELECT site_id, id, name, hostname, enrolled_at, revoked_at, ip_address, version, last_checkin, clock,
+               clock_offset_ms, epoch, log_size, waiting, waiting_bytes, oldest_at, alarms, revision
         FROM appliances
         WHERE site_id = $1 AND partner_id = $2 AND (enrolled_at, id) < ($3, $4)
         ORDER BY enrolled_at DESC, id DESC
@@ -279,8 +293,8 @@ async def find(scope: SiteScope, appliance_id: str) -> ApplianceDetail | None:
     """Return an appliance of the site."""
     row = await scope.conn.fetchrow(
         """
-        SELECT site_id, id, hostname, enrolled_at, revoked_at, ip_address, version, last_checkin, clock,
-               clock_offset_ms, epoch, log_size, waiting, oldest_at
+        SELECT site_id, id, name, hostname, enrolled_at, revoked_at, ip_address, version, last_checkin, clock,
+               clock_offset_ms, epoch, log_size, waiting, waiting_bytes, oldest_at, alarms, revision
         FROM appliances
         WHERE site_id = $1 AND partner_id = $2 AND id = $3
         """,
@@ -304,6 +318,24 @@ async def revoke(scope: SiteScope, appliance_id: str) -> bool:
         appliance_id,
     )
     return bool(done)
+
+
+async def rename(scope: SiteScope, appliance_id: str, name: str | None, revision: int) -> ApplianceDetail | None:
+    """Give an appliance a name, or take it away; None when it is not there at this revision."""
+    row = await scope.conn.fetchrow(
+        """
+        UPDATE appliances SET name = $5, revision = revision + 1
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3 AND revision = $4
+        RETURNING site_id, id, name, hostname, enrolled_at, revoked_at, ip_address, version, last_checkin, clock,
+                  clock_offset_ms, epoch, log_size, waiting, waiting_bytes, oldest_at, alarms, revision
+        """,
+        scope.site_id,
+        scope.partner_id,
+        appliance_id,
+        revision,
+        name,
+    )
+    return ApplianceDetail(**row) if row else None
 
 
 async def count_in_service(scope: SiteScope) -> int:

@@ -1,5 +1,6 @@
 """One-time codes: only the hash of a code's secret is stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -7,7 +8,7 @@ import asyncpg
 
 from ccserver.errors import AlreadyExistsError, NotFoundError
 from ccserver.listing import Page
-from ccserver.scope import CredentialScope, SiteScope
+from ccserver.scope import CredentialScope, PartnerScope, PlatformScope, SiteScope
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,15 @@ class Code:
     expires_at: datetime
     used_by_id: str | None
     replaces_id: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
 class CodeDetail:
-    """A code as lists show it: nothing of it opens anything. `id` is the first half of its secret's hash."""
+    """A code as lists show it: nothing of it opens anything. `id` is the first half of its secret's hash.
+
+    `replaces_id` is the appliance that its device becomes, `label` what a new one will be called.
+    """
 
     id: str
     site_id: str
@@ -33,6 +38,39 @@ class CodeDetail:
     used_at: datetime | None
     used_by_id: str | None
     revoked_at: datetime | None
+    replaces_id: str | None
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A code to be made; `label` is the name that its appliance gets."""
+
+    site_id: str
+    partner_id: str
+    secret_hash: str
+    expires_at: datetime
+    label: str | None
+
+
+async def insert_many(scope: PartnerScope | PlatformScope, drafts: Sequence[Draft], created_by: str) -> None:
+    """Add many codes; a site is never another partner's. AlreadyExistsError for one that was made before."""
+    try:
+        await scope.conn.execute(
+            """
+            INSERT INTO enrollment_codes (site_id, partner_id, secret_hash, expires_at, label, created_by)
+            SELECT r.*, $6
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[]) AS r
+            """,
+            [draft.site_id for draft in drafts],
+            [draft.partner_id for draft in drafts],
+            [draft.secret_hash for draft in drafts],
+            [draft.expires_at for draft in drafts],
+            [draft.label for draft in drafts],
+            created_by,
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyExistsError("These codes were made before: ask with another Idempotency-Key.") from error
 
 
 async def insert(
@@ -80,7 +118,7 @@ async def lock(scope: SiteScope, secret_hash: str) -> Code | None:
     """
     row = await scope.conn.fetchrow(
         """
-        SELECT site_id, partner_id, least(expires_at, revoked_at) AS expires_at, used_by_id, replaces_id
+        SELECT site_id, partner_id, least(expires_at, revoked_at) AS expires_at, used_by_id, replaces_id, label
         FROM enrollment_codes
         WHERE site_id = $1 AND secret_hash = $2
         FOR UPDATE
@@ -105,7 +143,7 @@ async def newest(scope: SiteScope, page: Page) -> list[CodeDetail]:
     """Return a page of the site's codes, newest first."""
     rows = await scope.conn.fetch(
         """
-        SELECT id, site_id, created_at, created_by, expires_at, used_at, used_by_id, revoked_at
+        SELECT id, site_id, created_at, created_by, expires_at, used_at, used_by_id, revoked_at, replaces_id, label
         FROM enrollment_codes
         WHERE site_id = $1 AND partner_id = $2 AND (created_at, id) < ($3, $4)
         ORDER BY created_at DESC, id DESC
@@ -138,7 +176,7 @@ async def find(scope: SiteScope, code_id: str) -> CodeDetail | None:
     """Return a code of the site by its id."""
     row = await scope.conn.fetchrow(
         """
-        SELECT id, site_id, created_at, created_by, expires_at, used_at, used_by_id, revoked_at
+        SELECT id, site_id, created_at, created_by, expires_at, used_at, used_by_id, revoked_at, replaces_id, label
         FROM enrollment_codes
         WHERE site_id = $1 AND partner_id = $2 AND id = $3
         """,

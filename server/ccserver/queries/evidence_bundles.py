@@ -38,7 +38,10 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Flagged:
-    """An entry that is stored but not understood, or that another of the same id came before; `id` orders them."""
+    """An entry that is stored but not understood, or that another of the same id came before; `id` orders them.
+
+    `bundle_hash` is the leaf as 64 hex.
+    """
 
     id: int
     site_id: str
@@ -47,7 +50,7 @@ class Flagged:
     seq: int
     bundle_id: str | None
     bundle_type: str | None
-    bundle_hash: bytes
+    bundle_hash: str
     flag: str
     received_at: datetime
 
@@ -226,8 +229,8 @@ async def list_flagged(scope: PartnerScope, limit: int, before: int | None = Non
     """
     rows = await scope.conn.fetch(
         """
-        SELECT b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type, b.bundle_hash, b.flag,
-               b.received_at
+        SELECT b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type,
+               encode(b.bundle_hash, 'hex') AS bundle_hash, b.flag, b.received_at
         FROM evidence_bundles b JOIN evidence_logs l ON l.site_id = b.site_id AND l.id = b.log_id
         WHERE b.partner_id = $1 AND b.flag IS NOT NULL AND b.id < coalesce($2, 9223372036854775807)
         ORDER BY b.id DESC
@@ -238,6 +241,27 @@ async def list_flagged(scope: PartnerScope, limit: int, before: int | None = Non
         limit,
     )
     return [Flagged(**row) for row in rows]
+
+
+async def flagged_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[str, list[Flagged]]:
+    """Return the newest flagged entries of some of the partner's sites, by site."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type, b.bundle_hash, b.flag,
+               b.received_at
+        FROM evidence_bundles b JOIN evidence_logs l ON l.site_id = b.site_id AND l.id = b.log_id
+        WHERE b.partner_id = $1 AND b.flag IS NOT NULL AND b.site_id = ANY ($2::text[])
+        ORDER BY b.id DESC
+        LIMIT $3
+        """,
+        scope.partner_id,
+        site_ids,
+        limit,
+    )
+    found: dict[str, list[Flagged]] = {}
+    for row in rows:
+        found.setdefault(row["site_id"], []).append(Flagged(**row))
+    return found
 
 
 async def newest_of_logs(

@@ -27,12 +27,12 @@ class LogDetail:
     cosigned_at: int | None
 
 
-async def lock(scope: ApplianceScope, epoch: str, origin: str) -> Log:
-    """Return the epoch's row, made if it is new, and locked until the scope ends."""
+async def lock(scope: ApplianceScope, epoch: str, origin: str) -> tuple[Log, int]:
+    """Return the epoch's row, made if it is new and locked until the scope ends, and the witness's mark."""
     await scope.conn.execute(
         """
-        INSERT INTO evidence_logs (site_id, partner_id, appliance_id, epoch, origin, public_key)
-        VALUES ($1, $2, $3, $4, $5, $6)
+        INSERT INTO evidence_logs (site_id, partner_id, appliance_id, epoch, origin, public_key, generation)
+        SELECT $1, $2, $3, $4, $5, $6, generation FROM witness_marks
         ON CONFLICT (site_id, appliance_id, epoch) DO NOTHING
         """,
         scope.site_id,
@@ -44,18 +44,33 @@ async def lock(scope: ApplianceScope, epoch: str, origin: str) -> Log:
     )
     row = await scope.conn.fetchrow(
         """
-        SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
-               held_size, held_root
-        FROM evidence_logs
+        SELECT l.id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
+               held_size, held_root, l.generation >= m.generation AS is_proved, m.mark
+        FROM evidence_logs l, witness_marks m
         WHERE site_id = $1 AND appliance_id = $2 AND epoch = $3
-        FOR UPDATE
+        FOR UPDATE OF l
         """,
         scope.site_id,
         scope.appliance_id,
         epoch,
     )
     assert row is not None  # noqa: S101  inserted just above, and never deleted
-    return _log(row)
+    return _log(row), row["mark"]
+
+
+async def opened(scope: ApplianceScope) -> tuple[int, int]:
+    """Return how many logs the appliance began within the last day, and ever."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT count(*) FILTER (WHERE opened_at > now() - interval '1 day') AS today, count(*) AS ever
+        FROM evidence_logs
+        WHERE site_id = $1 AND appliance_id = $2
+        """,
+        scope.site_id,
+        scope.appliance_id,
+    )
+    assert row is not None  # noqa: S101  an aggregate
+    return row["today"], row["ever"]
 
 
 async def find(scope: ApplianceScope, epoch: str) -> Log | None:
@@ -184,7 +199,8 @@ async def advance(scope: ApplianceScope, epoch: str, step: Step, cosigned_at: in
         """
         UPDATE evidence_logs
         SET size = $4, last_leaf = $5, compact_range = $6, checkpoint = $7, cosigned_at = $8, witness_name = $9,
-            held_size = $10, held_root = $11, updated_at = now()
+            held_size = $10, held_root = $11, updated_at = now(),
+            generation = (SELECT m.generation FROM witness_marks m)
         WHERE site_id = $1 AND appliance_id = $2 AND epoch = $3
         RETURNING id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
                   held_size, held_root
@@ -220,4 +236,5 @@ def _log(row: "asyncpg.Record") -> Log:
         witness_name=row["witness_name"],
         held_size=row["held_size"],
         held_root=row["held_root"],
+        is_proved=row.get("is_proved", True),
     )

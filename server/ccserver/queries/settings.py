@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import asyncpg
 import orjson
 
+from ccserver.errors import NotFoundError
 from ccserver.scope import PartnerScope, SiteScope
 from ccshared.settings import Value
 from ccshared.vocabulary import SettingLevel
@@ -60,27 +62,30 @@ class Change:
 
 
 async def make(scope: PartnerScope | SiteScope, place: Place, change: Change) -> Made | None:
-    """Make a setting; None when it is not at the change's revision."""
-    row = await scope.conn.fetchrow(
-        """
-        INSERT INTO settings AS s (partner_id, level, target_id, name, value, revision, updated_by)
-        SELECT $1, $2, $3, $4, $5::jsonb, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $6
-        WHERE $7::bigint = 0
-           OR EXISTS (SELECT FROM settings WHERE partner_id = $1 AND level = $2 AND target_id = $3 AND name = $4)
-        ON CONFLICT (partner_id, level, target_id, name) DO UPDATE
-        SET value = excluded.value, revision = greatest(excluded.revision, s.revision + 1),
-            updated_by = excluded.updated_by, updated_at = now()
-        WHERE s.revision = $7
-        RETURNING level, target_id, name, value, revision, updated_by, updated_at
-        """,
-        scope.partner_id,
-        str(place.level),
-        place.target_id,
-        change.name,
-        orjson.dumps(change.value).decode(),
-        change.actor,
-        change.revision,
-    )
+    """Make a setting; None when it is not at the change's revision, NotFoundError without the partner."""
+    try:
+        row = await scope.conn.fetchrow(
+            """
+            INSERT INTO settings AS s (partner_id, level, target_id, name, value, revision, updated_by)
+            SELECT $1, $2, $3, $4, $5::jsonb, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $6
+            WHERE $7::bigint = 0
+               OR EXISTS (SELECT FROM settings WHERE partner_id = $1 AND level = $2 AND target_id = $3 AND name = $4)
+            ON CONFLICT (partner_id, level, target_id, name) DO UPDATE
+            SET value = excluded.value, revision = greatest(excluded.revision, s.revision + 1),
+                updated_by = excluded.updated_by, updated_at = now()
+            WHERE s.revision = $7
+            RETURNING level, target_id, name, value, revision, updated_by, updated_at
+            """,
+            scope.partner_id,
+            str(place.level),
+            place.target_id,
+            change.name,
+            orjson.dumps(change.value).decode(),
+            change.actor,
+            change.revision,
+        )
+    except asyncpg.ForeignKeyViolationError as error:
+        raise NotFoundError(f"There is no partner {scope.partner_id}.") from error
     return Made(**{**row, "value": orjson.loads(row["value"])}) if row else None
 
 

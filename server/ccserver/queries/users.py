@@ -81,7 +81,7 @@ async def find_by_credential(scope: CredentialScope, login: str) -> Credentials 
 
 @dataclass(frozen=True)
 class Account:
-    """A person as lists show them; `sites` are those that an auditor may read."""
+    """A person as lists show them; `sites` are those that an auditor may read, `revision` counts changes."""
 
     id: str
     login: str
@@ -91,6 +91,7 @@ class Account:
     second_factor: bool
     invited: bool
     sites: list[str]
+    revision: int
 
 
 async def newest(scope: PartnerScope, page: Page) -> list[Account]:
@@ -100,7 +101,7 @@ async def newest(scope: PartnerScope, page: Page) -> list[Account]:
         SELECT id, login, role, created_at, disabled_at, totp_confirmed_at IS NOT NULL AS second_factor,
                password_hash IS NULL AS invited,
                ARRAY(SELECT s.site_id FROM user_sites s
-                     WHERE s.partner_id = u.partner_id AND s.user_id = u.id ORDER BY s.site_id) AS sites
+                     WHERE s.partner_id = u.partner_id AND s.user_id = u.id ORDER BY s.site_id) AS sites, revision
         FROM users u
         WHERE partner_id = $1 AND (created_at, id) < ($2, $3)
         ORDER BY created_at DESC, id DESC
@@ -113,6 +114,59 @@ async def newest(scope: PartnerScope, page: Page) -> list[Account]:
         page.offset,
     )
     return [Account(**row) for row in rows]
+
+
+async def account(scope: PartnerScope, user_id: str) -> Account | None:
+    """Return a person of the partner as lists show them."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT id, login, role, created_at, disabled_at, totp_confirmed_at IS NOT NULL AS second_factor,
+               password_hash IS NULL AS invited,
+               ARRAY(SELECT s.site_id FROM user_sites s
+                     WHERE s.partner_id = u.partner_id AND s.user_id = u.id ORDER BY s.site_id) AS sites, revision
+        FROM users u
+        WHERE partner_id = $1 AND id = $2
+        """,
+        scope.partner_id,
+        user_id,
+    )
+    return Account(**row) if row else None
+
+
+async def lock_owners(scope: PartnerScope) -> list[str]:
+    """Return the ids of the partner's owners who can sign in, locked, so that two do not unmake each other at once."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id
+        FROM users
+        WHERE partner_id = $1 AND role = 'owner' AND disabled_at IS NULL AND password_hash IS NOT NULL
+        ORDER BY id
+        FOR UPDATE
+        """,
+        scope.partner_id,
+    )
+    return [row["id"] for row in rows]
+
+
+async def give_role(scope: PartnerScope, user_id: str, role: str, revision: int) -> bool:
+    """Give a person another role and no site; False when they are not at this revision."""
+    done = await scope.conn.fetchval(
+        """
+        WITH changed AS (
+            UPDATE users SET role = $3, revision = revision + 1
+            WHERE partner_id = $1 AND id = $2 AND revision = $4
+            RETURNING id
+        ), left_sites AS (
+            DELETE FROM user_sites WHERE partner_id = $1 AND user_id IN (SELECT id FROM changed)
+        )
+        SELECT true FROM changed
+        """,
+        scope.partner_id,
+        user_id,
+        role,
+        revision,
+    )
+    return bool(done)
 
 
 async def count(scope: PartnerScope, limit: int) -> int:

@@ -1,10 +1,11 @@
 """Waivers: a check that does not count for a while, with the reason that a person gave."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from ccserver.listing import Page
-from ccserver.scope import SiteScope
+from ccserver.scope import PartnerScope, SiteScope
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,26 @@ async def insert(scope: SiteScope, waiver_id: str, draft: Draft, created_by: str
     return Waiver(**row)
 
 
+async def in_force(scope: PartnerScope, site_ids: Sequence[str], now: datetime) -> dict[str, list[Waiver]]:
+    """Return the waivers that count now by site, those that count longest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, site_id, check_id, host_id, reason, created_by, created_at, expires_at, revoked_at, revision
+        FROM waivers
+        WHERE partner_id = $1 AND site_id = ANY ($2::text[]) AND revoked_at IS NULL AND expires_at > $3
+        ORDER BY site_id, expires_at DESC, id
+        LIMIT 10000
+        """,
+        scope.partner_id,
+        site_ids,
+        now,
+    )
+    found: dict[str, list[Waiver]] = {}
+    for row in rows:
+        found.setdefault(row["site_id"], []).append(Waiver(**row))
+    return found
+
+
 async def newest(scope: SiteScope, page: Page) -> list[Waiver]:
     """Return a page of the site's waivers, those that count no more too, newest first."""
     rows = await scope.conn.fetch(
@@ -74,12 +95,35 @@ async def newest(scope: SiteScope, page: Page) -> list[Waiver]:
     return [Waiver(**row) for row in rows]
 
 
-async def count(scope: SiteScope) -> int:
-    """Return how many waivers the site has, at most 10,001."""
-    found: int = await scope.conn.fetchval(
-        "SELECT count(*) FROM (SELECT FROM waivers WHERE site_id = $1 AND partner_id = $2 LIMIT 10001) AS counted",
-        scope.site_id,
+async def newest_of_partner(scope: PartnerScope, page: Page) -> list[Waiver]:
+    """Return a page of the waivers of all the partner's sites, newest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, site_id, check_id, host_id, reason, created_by, created_at, expires_at, revoked_at, revision
+        FROM waivers
+        WHERE partner_id = $1 AND (created_at, id) < ($2, $3)
+        ORDER BY created_at DESC, id DESC
+        LIMIT $4 OFFSET $5
+        """,
         scope.partner_id,
+        page.before,
+        page.before_id,
+        page.fetched,
+        page.offset,
+    )
+    return [Waiver(**row) for row in rows]
+
+
+async def count(scope: PartnerScope | SiteScope, site_id: str | None) -> int:
+    """Return how many waivers the partner, or its site, has: at most 10,001."""
+    found: int = await scope.conn.fetchval(
+        """
+        SELECT count(*)
+        FROM (SELECT FROM waivers
+              WHERE partner_id = $1 AND ($2::text IS NULL OR site_id = $2) LIMIT 10001) AS counted
+        """,
+        scope.partner_id,
+        site_id,
     )
     return found
 

@@ -19,7 +19,7 @@ async def document(server: Running) -> dict[str, Any]:
 
 async def test_every_route_for_programs_is_in_the_document(server: Running) -> None:
     paths = (await document(server))["paths"]
-    declared = {(row.path, row.method.lower()) for row in app.ENDPOINTS if row.path.startswith(("/api/", "/agent/"))}
+    declared = {(row.path, row.method.lower()) for row in app.ENDPOINTS if row.path.startswith(("/api/v1/", "/agent/"))}
     assert declared <= {(path, method) for path, methods in paths.items() for method in methods}
 
 
@@ -64,3 +64,27 @@ async def test_it_is_alive_but_not_ready_on_a_schema_it_does_not_know(server: Ru
     answer = await server.client.get("/readyz")
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:central-command:problem:database-unavailable")
     assert (await server.client.get("/healthz")).status_code == 200
+
+
+async def test_a_method_that_an_address_does_not_take_is_answered_with_those_that_it_does(server: Running) -> None:
+    answer = await server.client.request("DELETE", "/api/v1/sites")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert (answer.json()["type"], answer.json()["status"]) == ("urn:central-command:problem:method-not-allowed", 405)
+    for methods in (await document(server))["paths"].values():
+        assert all("405" in operation["responses"] for operation in methods.values())
+
+
+async def test_every_create_takes_an_idempotency_key(server: Running) -> None:
+    rows = [row for row in app.ENDPOINTS if row.path.startswith("/api/v1/") and 201 in row.answers]
+    assert [row.path for row in rows if "Idempotency-Key" not in row.headers] == []
+    assert len(rows) >= 8
+
+
+async def test_the_reference_names_every_operation_and_runs_nothing(server: Running) -> None:
+    answer = await server.client.get("/api/reference")
+    assert answer.status_code == 200
+    paths = (await document(server))["paths"]
+    ids = {operation["operationId"] for methods in paths.values() for operation in methods.values()}
+    assert ids == set(re.findall(r'<section class="card" id="((?!schema-)[^"]+)"', answer.text))
+    assert "<script" not in answer.text
+    assert "http://" not in answer.text

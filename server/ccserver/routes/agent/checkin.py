@@ -29,6 +29,7 @@ async def check_in(request: Request) -> Response:
             policy_etag=None,
             orders_waiting=found.orders_waiting,
             next_checkin_s=EVERY_SECONDS,
+            backup_window_days=context.of(request).config.backup_window_days,
         )
     )
 

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context
+from ccserver import auth, context, quotas
 from ccserver.errors import BadBodyError, NotFoundError
 from ccserver.http import Caller, Endpoint, read, reply
 from ccserver.queries import incidents, pattern_stats
@@ -14,7 +14,9 @@ async def report(request: Request) -> Response:
     """Keep the newest revision of each incident, and say which that is."""
     device, said = auth.device(request), await read(request, IncidentReports)
     _each_once([incident.id for incident in said.incidents])
-    async with context.of(request).db.appliance(device.site_id, device.appliance_id) as scope:
+    ctx = context.of(request)
+    async with ctx.db.appliance(device.site_id, device.appliance_id) as scope:
+        await quotas.spend(ctx, scope, len(said.incidents), len(said.model_dump_json()))
         kept = await incidents.upsert(scope, sorted(said.incidents, key=lambda incident: incident.id))
         older = [incident.id for incident in said.incidents if incident.id not in kept]
         # In a statement of its own: it sees what another request committed while the one above waited for it.
@@ -28,7 +30,9 @@ async def report_patterns(request: Request) -> Response:
     """Replace the appliance's totals by newer ones."""
     device, said = auth.device(request), await read(request, PatternReports)
     _each_once([pattern.pattern_signature for pattern in said.patterns])
-    async with context.of(request).db.appliance(device.site_id, device.appliance_id) as scope:
+    ctx = context.of(request)
+    async with ctx.db.appliance(device.site_id, device.appliance_id) as scope:
+        await quotas.spend(ctx, scope, len(said.patterns), len(said.model_dump_json()))
         await pattern_stats.upsert(scope, said)
     return Response(status_code=204)
 

@@ -15,6 +15,7 @@ from ccserver.listing import COUNTED_TO, Listing, ListQuery, listing, page_of
 from ccserver.queries import api_keys, audit_log
 from ccserver.queries.api_keys import ApiKey, NewKey
 from ccserver.queries.audit_log import Act
+from ccserver.routes.api import creating
 from ccshared import ids
 from ccshared.canonical import Json
 from ccshared.messages import Message, Name
@@ -64,14 +65,21 @@ async def create(request: Request) -> Response:
     """Make an API key. Only a person does: a key that made keys would never expire."""
     if request.state.principal.user is None:
         raise ForbiddenError("An API key makes no further keys: sign in for that, or use the command line.")
-    asked, (value, key_hash) = await read(request, KeyRequest), auth.new_key()
-    expires, actor = datetime.now(UTC) + timedelta(days=asked.days), request.state.principal.actor
+    asked, actor = await read(request, KeyRequest), request.state.principal.actor
+    creation = creating.Creation(request, asked, ApiKey, None)
     async with auth.partner_scope(request) as scope:
-        new = NewKey(ids.new_id(), key_hash, asked.name, asked.role, actor, expires)
-        await api_keys.insert(scope, scope.partner_id, new)
-        detail: dict[str, Json] = {"name": asked.name, "role": str(asked.role), "days": asked.days}
-        await audit_log.append(scope, Act(actor, "api_key.create", f"key:{new.id}", detail))
-    return reply_value(KeyMade, KeyMade(id=new.id, key=value, role=asked.role, expires_at=expires), 201)
+        value, key_hash = auth.new_key(creating.repeatable(context.of(request).keys, creation, scope.partner_id))
+
+        async def insert() -> tuple[str, ApiKey]:
+            expires = datetime.now(UTC) + timedelta(days=asked.days)
+            new = NewKey(ids.new_id(), key_hash, asked.name, asked.role, actor, expires)
+            made = await api_keys.insert(scope, scope.partner_id, new)
+            detail: dict[str, Json] = {"name": asked.name, "role": str(asked.role), "days": asked.days}
+            await audit_log.append(scope, Act(actor, "api_key.create", f"key:{new.id}", detail))
+            return new.id, made
+
+        made = await creating.once(scope, creation, insert)
+    return reply_value(KeyMade, KeyMade(id=made.id, key=value, role=asked.role, expires_at=made.expires_at), 201)
 
 
 async def revoke(request: Request) -> Response:
@@ -84,6 +92,6 @@ async def revoke(request: Request) -> Response:
 
 ENDPOINTS = [
     Endpoint("GET", "/api/v1/api-keys", list_keys, Caller.OWN, None, {200: Listing[ApiKey]}, ListQuery),
-    Endpoint("POST", "/api/v1/api-keys", create, Caller.OWN, KeyRequest, {201: KeyMade}),
+    Endpoint("POST", "/api/v1/api-keys", create, Caller.OWN, KeyRequest, {201: KeyMade}, headers=("Idempotency-Key",)),
     Endpoint("POST", "/api/v1/api-keys/{key}/revoke", revoke, Caller.OWN, None, {200: ApiKey}),
 ]

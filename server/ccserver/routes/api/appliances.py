@@ -1,20 +1,23 @@
-"""Appliances: list, show, revoke."""
+"""Appliances: list, show, rename, revoke, and those whose evidence gets no receipts."""
 
 import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated
 
+from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import auth, liveness
-from ccserver.errors import NotFoundError
-from ccserver.http import Caller, Endpoint, path_id, read_query, reply_value
-from ccserver.listing import Listing, ListQuery, Page
+from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
+from ccserver.listing import MAX_LIMIT, Listing, ListQuery, Page
 from ccserver.liveness import Liveness
 from ccserver.queries import appliances
-from ccserver.queries.appliances import ApplianceDetail
+from ccserver.queries.appliances import ApplianceDetail, Silent
 from ccserver.routes.api import creating, lists
+from ccshared.messages import Message, Name
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,18 @@ class ApplianceView:
 
     appliance: ApplianceDetail
     state: Liveness
+
+
+class ApplianceChange(Message):
+    """An appliance's new name; null, and its own hostname is all that it is called by."""
+
+    name: Annotated[Name, StringConstraints(max_length=200)] | None
+
+
+class SilentQuery(Message):
+    """How many are shown, the longest silent first."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
 
 
 async def list_of_partner(request: Request) -> Response:
@@ -57,7 +72,32 @@ async def show(request: Request) -> Response:
         found = await appliances.find(scope, path_id(request, "appliance"))
     if found is None:
         raise NotFoundError
-    return reply_value(ApplianceView, _views([found])[0])
+    return reply_value(ApplianceView, _views([found])[0], revision=found.revision)
+
+
+async def rename(request: Request) -> Response:
+    """Give an appliance a name; If-Match says which one was read. Its hostname is its own to say."""
+    revision, asked, appliance_id = (
+        if_match(request),
+        await read(request, ApplianceChange),
+        path_id(request, "appliance"),
+    )
+    async with auth.site_scope(request) as scope:
+        if await appliances.find(scope, appliance_id) is None:
+            raise NotFoundError
+        found = await appliances.rename(scope, appliance_id, asked.name, revision)
+        if found is None:
+            raise ChangedMeanwhileError
+        await creating.note(scope, request, "appliance.rename", appliance_id, site=scope.site_id, name=asked.name)
+    return reply_value(ApplianceView, _views([found])[0], revision=found.revision)
+
+
+async def list_silent(request: Request) -> Response:
+    """List appliances that check in while nothing of theirs was receipted for 48 h, the longest first."""
+    asked = read_query(request, SilentQuery)
+    async with auth.partner_scope(request) as scope:
+        found = await appliances.list_silent(scope, datetime.now(UTC), asked.limit)
+    return reply_value(list[Silent], found)
 
 
 async def revoke(request: Request) -> Response:
@@ -87,7 +127,9 @@ _ONE = _SITE + "/{appliance}"
 _PAGE = {200: Listing[ApplianceView]}
 ENDPOINTS = [
     Endpoint("GET", "/api/v1/appliances", list_of_partner, Caller.READ, None, _PAGE, ListQuery),
+    Endpoint("GET", "/api/v1/appliances/silent", list_silent, Caller.READ, None, {200: list[Silent]}, SilentQuery),
     Endpoint("GET", _SITE, list_of_site, Caller.READ, None, _PAGE, ListQuery),
     Endpoint("GET", _ONE, show, Caller.READ, None, {200: ApplianceView}),
+    Endpoint("PATCH", _ONE, rename, Caller.OPERATE, ApplianceChange, {200: ApplianceView}, headers=("If-Match",)),
     Endpoint("POST", _ONE + "/revoke", revoke, Caller.OPERATE, None, {200: ApplianceView}),
 ]

@@ -2,30 +2,54 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context, enrolment
+from ccserver import auth, code_batches, context, enrolment
+from ccserver.code_batches import CodeOfBatch, Wanted
 from ccserver.errors import CodeUsedError, NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery
-from ccserver.queries import enrollment_codes
+from ccserver.queries import appliances, enrollment_codes
 from ccserver.queries.enrollment_codes import CodeDetail
 from ccserver.routes.api import creating, lists
 from ccserver.scope import SiteScope
 from ccshared import purposes
-from ccshared.messages import Message
+from ccshared.messages import Id, Message, Name
 
 MAX_HOURS = 30 * 24
+Hours = Annotated[int, Field(ge=1, le=MAX_HOURS, strict=True)]
 
 
 class NewCode(Message):
-    """A code to be made, and for how many hours it is good."""
+    """A code to be made, for how many hours it is good, and the appliance that it replaces, if one."""
 
-    hours: Annotated[int, Field(ge=1, le=MAX_HOURS, strict=True)] = enrolment.CODE_HOURS
+    hours: Hours = enrolment.CODE_HOURS
+    appliance: Id | None = None
+
+
+class CodeRow(Message):
+    """Codes for one site: `count` of them, or one whose appliance will be called `name`."""
+
+    site: Id
+    count: Annotated[int, Field(ge=1, le=code_batches.MAX_ROWS, strict=True)] = 1
+    name: Annotated[Name, StringConstraints(max_length=200)] | None = None
+    hours: Hours = enrolment.CODE_HOURS
+
+    @model_validator(mode="after")
+    def _one_of_a_name(self) -> Self:
+        if self.name is not None and self.count != 1:
+            raise ValueError("a name is one appliance's: leave count out")
+        return self
+
+
+class NewCodes(Message):
+    """Codes to be made at once, all or none."""
+
+    rows: Annotated[list[CodeRow], Field(min_length=1, max_length=code_batches.MAX_ROWS)]
 
 
 @dataclass(frozen=True)
@@ -42,7 +66,7 @@ async def create(request: Request) -> Response:
     creation = creating.Creation(request, asked, CodeDetail, "code.create")
     async with auth.site_scope(request) as scope:
         code = _code(request, creation, scope)
-        detail = await creating.once(scope, creation, lambda: _insert(request, scope, code, asked.hours))
+        detail = await creating.once(scope, creation, lambda: _insert(request, scope, code, asked))
     return reply_value(CodeMade, CodeMade(str(code), detail), 201)
 
 
@@ -56,13 +80,40 @@ def _code(request: Request, creation: creating.Creation, scope: SiteScope) -> pu
 
 
 async def _insert(
-    request: Request, scope: SiteScope, code: purposes.EnrolmentCode, hours: int
+    request: Request, scope: SiteScope, code: purposes.EnrolmentCode, asked: NewCode
 ) -> tuple[str, CodeDetail]:
-    until, actor = datetime.now(UTC) + timedelta(hours=hours), request.state.principal.actor
-    await enrollment_codes.insert(scope, code.secret_hash, until, actor)
+    if asked.appliance is not None and not await appliances.is_in_service(scope, asked.appliance):
+        raise NotFoundError(f"There is no appliance {asked.appliance} in service at this site.")
+    until, actor = datetime.now(UTC) + timedelta(hours=asked.hours), request.state.principal.actor
+    await enrollment_codes.insert(scope, code.secret_hash, until, actor, asked.appliance)
     made = await enrollment_codes.find(scope, code.secret_hash[:32])
     assert made is not None  # noqa: S101  inserted just above
     return made.id, made
+
+
+async def create_many(request: Request) -> Response:
+    """Make codes for many sites of the partner at once: all, or none when a row is wrong, which is named."""
+    asked = await read(request, NewCodes)
+    ctx, actor = context.of(request), request.state.principal.actor
+    creation = creating.Creation(request, asked, _Expiries, None)
+    async with auth.partner_scope(request) as scope:
+        place = None if creation.key is None else "\n".join(creation.hashes(scope.partner_id))
+        made: list[CodeOfBatch] = []
+
+        async def insert() -> tuple[str, list[datetime]]:
+            made.extend(await code_batches.make(scope, ctx.keys, _wanted(asked), actor, place))
+            return "", [each.expires_at for each in made]
+
+        until = await creating.once(scope, creation, insert)
+    return reply_value(list[CodeOfBatch], made or code_batches.again(ctx.keys, _wanted(asked), until, place or ""), 201)
+
+
+def _wanted(asked: NewCodes) -> list[Wanted]:
+    return [
+        Wanted(f"rows.{place}", row.site, row.name, row.hours)
+        for place, row in enumerate(asked.rows)
+        for _ in range(row.count)
+    ]
 
 
 async def list_codes(request: Request) -> Response:
@@ -94,8 +145,18 @@ async def revoke(request: Request) -> Response:
     return reply_value(CodeDetail, code)
 
 
+_Expiries = list[datetime]  # all that is kept of a batch: its secrets are made again
 _ALL = "/api/v1/sites/{site}/codes"
 ENDPOINTS = [
+    Endpoint(
+        "POST",
+        "/api/v1/codes",
+        create_many,
+        Caller.OPERATE,
+        NewCodes,
+        {201: list[CodeOfBatch]},
+        headers=("Idempotency-Key",),
+    ),
     Endpoint("GET", _ALL, list_codes, Caller.OPERATE, None, {200: Listing[CodeDetail]}, ListQuery),
     Endpoint("POST", _ALL, create, Caller.OPERATE, NewCode, {201: CodeMade}, headers=("Idempotency-Key",)),
     Endpoint("POST", _ALL + "/{code}/revoke", revoke, Caller.OPERATE, None, {200: CodeDetail}),

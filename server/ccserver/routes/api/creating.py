@@ -1,6 +1,8 @@
 """Creates that may be sent twice, and acts that are written down: what the handlers of the API share."""
 
+import base64
 import hashlib
+import hmac
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from starlette.requests import Request
 
 from ccserver.auth import Principal
 from ccserver.errors import BadQueryError, IdempotencyConflictError
+from ccserver.keys import ServerKeys
 from ccserver.queries import audit_log, idempotency_keys
 from ccserver.queries.audit_log import Act
 from ccserver.scope import PLATFORM, PartnerScope, PlatformScope, SiteScope
@@ -24,12 +27,15 @@ AnyScope = PartnerScope | SiteScope | PlatformScope
 
 @dataclass(frozen=True)
 class Creation:
-    """A create as it was asked for: `kind` is the type of what is made, kept as JSON for the same request again."""
+    """A create as it was asked for: `kind` is the type of what is made, kept as JSON for the same request again.
+
+    `action` is how the audit log names it; None when what makes the thing writes that down itself.
+    """
 
     request: Request
     asked: Message
     kind: Any
-    action: str
+    action: str | None
 
     @property
     def key(self) -> str | None:
@@ -52,7 +58,7 @@ async def once(scope: AnyScope, creation: Creation, make: Callable[[], Awaitable
     """
     if creation.key is None:
         target, made = await make()
-        await note(scope, creation.request, creation.action, target)
+        await _note(scope, creation, target)
         return made
     partner_id = PLATFORM if isinstance(scope, PlatformScope) else scope.partner_id
     key_hash, request_hash = creation.hashes(partner_id)
@@ -64,8 +70,25 @@ async def once(scope: AnyScope, creation: Creation, make: Callable[[], Awaitable
         return adapter.validate_json(before.answer)
     target, made = await make()
     await idempotency_keys.keep(scope, partner_id, key_hash, 201, adapter.dump_json(made))
-    await note(scope, creation.request, creation.action, target)
+    await _note(scope, creation, target)
     return made
+
+
+async def _note(scope: AnyScope, creation: Creation, target: str) -> None:
+    if creation.action is not None:
+        await note(scope, creation.request, creation.action, target)
+
+
+def repeatable(keys: ServerKeys, creation: Creation, partner_id: str) -> str | None:
+    """Return 43 characters of base64url, the same for the same Idempotency-Key and request; None without a key.
+
+    What is shown once can so be shown again to who repeats a create, though nothing of it is stored.
+    """
+    if creation.key is None:
+        return None
+    place = "\n".join(creation.hashes(partner_id))
+    made = hmac.digest(keys.derive("cc repeatable secret v1"), place.encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(made).decode().rstrip("=")
 
 
 async def note(scope: AnyScope, request: Request, action: str, target: str, **detail: Json) -> None:

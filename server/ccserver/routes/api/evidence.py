@@ -12,13 +12,13 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from ccserver import appending, auth, context, exporting
+from ccserver import appending, auth, context, exporting, listing
 from ccserver.errors import BadQueryError, CentralCommandError, NotFoundError, TooManyRequestsError
 from ccserver.exporting import Asked
 from ccserver.http import Caller, Endpoint, read_query, reply_value
-from ccserver.listing import COUNTED_TO, Listing, ListQuery, Moment, Page
+from ccserver.listing import COUNTED_TO, MAX_LIMIT, Listing, ListQuery, Moment, Page
 from ccserver.queries import evidence_bundles, evidence_logs
-from ccserver.queries.evidence_bundles import BundleDetail
+from ccserver.queries.evidence_bundles import BundleDetail, Flagged
 from ccserver.queries.evidence_logs import LogDetail
 from ccserver.routes.api import lists
 from ccserver.scope import SiteScope
@@ -41,6 +41,13 @@ class Proof:
     hashes: list[str]
     log_key: str
     receipt: str
+
+
+class FlaggedQuery(Message):
+    """A page of the list, by its cursor only."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
+    cursor: Annotated[str, Field(max_length=500)] | None = None
 
 
 async def list_logs(request: Request) -> Response:
@@ -75,6 +82,18 @@ async def list_evidence(request: Request) -> Response:
         name = f"evidence:{scope.partner_id}:{scope.site_id}:{log.id}"
         source = lists.Source(name, BundleDetail, fetch, count, lambda row: (row.received_at, str(row.seq)))
         return await lists.answer(request, asked, source)
+
+
+async def list_flagged(request: Request) -> Response:
+    """List the entries of the partner's logs that are stored but not understood, and forks, newest first."""
+    asked = read_query(request, FlaggedQuery)
+    async with auth.partner_scope(request) as scope:
+        key, name = context.of(request).cursor_key, f"flagged:{scope.partner_id}"
+        page = listing.page_of(ListQuery(limit=asked.limit, cursor=asked.cursor), key, name)
+        before = int(page.before_id) if page.before_id.isdecimal() else None
+        rows = await evidence_bundles.list_flagged(scope, page.fetched, before)
+    found = listing.listing(rows, page, lambda row: (row.received_at, str(row.id)), key, name)
+    return reply_value(Listing[Flagged], found)
 
 
 async def show(request: Request) -> Response:
@@ -201,6 +220,7 @@ _LOGS = "/api/v1/sites/{site}/logs"
 _ALL = _LOGS + "/{log}/evidence"
 _ONE = _ALL + "/{seq}"
 ENDPOINTS = [
+    Endpoint("GET", "/api/v1/evidence/flagged", list_flagged, Caller.READ, None, {200: Listing[Flagged]}, FlaggedQuery),
     Endpoint("GET", _LOGS, list_logs, Caller.AUDIT, None, {200: Listing[LogDetail]}, ListQuery),
     Endpoint("GET", "/api/v1/sites/{site}/evidence-export", export, Caller.AUDIT, None, {200: bytes}, ExportQuery),
     Endpoint("GET", _ALL, list_evidence, Caller.AUDIT, None, {200: Listing[BundleDetail]}, ListQuery),

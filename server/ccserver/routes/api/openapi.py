@@ -15,11 +15,16 @@ from ccshared.messages import Message, Problem
 
 _REF = "#/components/schemas/{model}"
 _PREFIXES = ("/api/", "/agent/", "/healthz", "/readyz")
+_PAGE = "/api/reference"  # for people
 _PATH_PART = re.compile(r"\{([a-z_]+)\}")
 _SECURITY_SCHEMES = {
     "session": {"type": "apiKey", "in": "cookie", "name": "__Host-cc_session"},
     "key": {"type": "http", "scheme": "bearer", "description": "An API key: cck_ and 43 characters."},
     "device": {"type": "http", "scheme": "bearer", "description": "An appliance's access token, good for 15 minutes."},
+}
+_HEADERS = {
+    "If-Match": {"required": True, "schema": {"type": "string", "pattern": '^"[0-9]{1,15}"$'}},
+    "Idempotency-Key": {"required": False, "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"}},
 }
 _STATUSES = {
     200: "Done.",
@@ -67,7 +72,7 @@ def endpoint(endpoints: Sequence[Endpoint]) -> Endpoint:
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the routes that programs call; pages for people are not in it."""
-    rows = [row for row in endpoints if row.path.startswith(_PREFIXES)]
+    rows = [row for row in endpoints if row.path.startswith(_PREFIXES) and row.path != _PAGE]
     schemas, definitions = _schemas(rows)
     uses = Counter(row.handler for row in rows)
     shared = {handler for handler, times in uses.items() if times > 1}
@@ -131,10 +136,7 @@ def _parameters(row: Endpoint, schemas: dict[Any, Any], definitions: dict[str, A
     if row.path.startswith("/api/v1/") and row.caller not in (Caller.ANYONE, Caller.PERSON, Caller.PLATFORM):
         said = "Whose rows are meant: for platform admins, who must say it."
         found.append({"name": "partner", "in": "query", "required": False, "schema": text, "description": said})
-    required_headers = {"If-Match": True, "Idempotency-Key": False}
-    found += [
-        {"name": name, "in": "header", "required": required_headers[name], "schema": text} for name in row.headers
-    ]
+    found += [{"name": name, "in": "header"} | _HEADERS[name] for name in row.headers]
     return found
 
 

@@ -1,5 +1,6 @@
 """People of a partner: listed, invited, disabled, and given a link when they lost a credential."""
 
+import secrets
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -7,14 +8,16 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context, invitations
+from ccserver import auth, context, invitations, ownership
 from ccserver.errors import ForbiddenError, NotFoundError
-from ccserver.http import Caller, Endpoint, path_id, read, read_query, reply_value
+from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
 from ccserver.listing import COUNTED_TO, Listing, ListQuery, listing, page_of
 from ccserver.queries import audit_log, users
 from ccserver.queries.audit_log import Act
 from ccserver.queries.users import Account, User
+from ccserver.routes.api import creating
 from ccshared import ids
+from ccshared.canonical import Json
 from ccshared.messages import Id, Message
 from ccshared.vocabulary import Role
 
@@ -32,10 +35,9 @@ class PartnerRole(StrEnum):
     AUDITOR = Role.AUDITOR.value
 
 
-class InviteRequest(Message):
-    """A person to be invited; `sites` are for an auditor, who reads those and nothing else."""
+class RoleChange(Message):
+    """What a person is from now on; `sites` are for an auditor, who reads those and nothing else."""
 
-    login: Login
     role: PartnerRole
     sites: Annotated[tuple[Id, ...], Field(max_length=1000)] = ()
 
@@ -44,6 +46,12 @@ class InviteRequest(Message):
         if (self.role is PartnerRole.AUDITOR) != bool(self.sites) or len(set(self.sites)) != len(self.sites):
             raise ValueError("an auditor has sites, each named once; nobody else has any")
         return self
+
+
+class InviteRequest(RoleChange):
+    """A person to be invited."""
+
+    login: Login
 
 
 class ResetRequest(Message):
@@ -57,6 +65,12 @@ class Link(Message):
 
     user_id: str
     link: str
+
+
+class Invited(Message):
+    """Who was invited: all that is kept for the same request again."""
+
+    user_id: str
 
 
 class Disabled(Message):
@@ -77,13 +91,43 @@ async def list_users(request: Request) -> Response:
     return reply_value(Listing[Account], found.model_copy(update={"total": total}))
 
 
+async def show(request: Request) -> Response:
+    """Show a person."""
+    async with auth.partner_scope(request) as scope:
+        found = await users.account(scope, path_id(request, "user"))
+    if found is None:
+        raise NotFoundError
+    return reply_value(Account, found, revision=found.revision)
+
+
+async def change_role(request: Request) -> Response:
+    """Give a person another role; If-Match says what was read. The last owner stays one."""
+    revision, asked, user_id = if_match(request), await read(request, RoleChange), path_id(request, "user")
+    async with auth.partner_scope(request) as scope:
+        if await users.account(scope, user_id) is None:
+            raise NotFoundError
+        await ownership.give_role(scope, user_id, str(asked.role), [*asked.sites], revision)
+        found = await users.account(scope, user_id)
+        assert found is not None  # noqa: S101  changed just above
+        detail: dict[str, Json] = {"login": found.login, "role": found.role, "sites": [*asked.sites]}
+        await audit_log.append(scope, Act(request.state.principal.actor, "user.role", f"user:{user_id}", detail))
+    return reply_value(Account, found, revision=found.revision)
+
+
 async def invite(request: Request) -> Response:
     """Invite a person, who chooses a password by the link in the answer."""
     asked = await read(request, InviteRequest)
     async with auth.partner_scope(request) as scope:
-        user = User(scope.partner_id, ids.new_id(), asked.login, str(asked.role))
-        token = await invitations.invite(scope, request.state.principal.actor, user, [*asked.sites])
-    return reply_value(Link, _link(request, user, token), 201)
+        creation = creating.Creation(request, asked, Invited, None)
+        token = creating.repeatable(context.of(request).keys, creation, scope.partner_id) or secrets.token_urlsafe(32)
+
+        async def insert() -> tuple[str, Invited]:
+            user = User(scope.partner_id, ids.new_id(), asked.login, str(asked.role))
+            await invitations.invite(scope, request.state.principal.actor, user, [*asked.sites], token)
+            return user.id, Invited(user_id=user.id)
+
+        invited = await creating.once(scope, creation, insert)
+    return reply_value(Link, _link(request, invited.user_id, token), 201)
 
 
 async def disable(request: Request) -> Response:
@@ -92,7 +136,7 @@ async def disable(request: Request) -> Response:
     if caller.user is not None and caller.user.id == user_id:
         raise ForbiddenError("Nobody disables their own account: ask another owner.")
     async with auth.partner_scope(request) as scope:
-        user = await users.disable(scope, user_id)
+        user = await ownership.disable(scope, user_id)
         await audit_log.append(scope, Act(caller.actor, "user.disable", f"user:{user.id}", {"login": user.login}))
     return reply_value(Disabled, Disabled(user_id=user.id))
 
@@ -105,16 +149,20 @@ async def reset(request: Request) -> Response:
         if user is None:
             raise NotFoundError
         token = await invitations.reset(scope, request.state.principal.actor, user, second_factor=asked.second_factor)
-    return reply_value(Link, _link(request, user, token))
+    return reply_value(Link, _link(request, user.id, token))
 
 
-def _link(request: Request, user: User, token: str) -> Link:
-    return Link(user_id=user.id, link=f"{context.of(request).config.public_url}/welcome/{token}")
+def _link(request: Request, user_id: str, token: str) -> Link:
+    return Link(user_id=user_id, link=f"{context.of(request).config.public_url}/welcome/{token}")
 
 
 ENDPOINTS = [
     Endpoint("GET", "/api/v1/users", list_users, Caller.OWN, None, {200: Listing[Account]}, ListQuery),
-    Endpoint("POST", "/api/v1/users", invite, Caller.OWN, InviteRequest, {201: Link}),
+    Endpoint("POST", "/api/v1/users", invite, Caller.OWN, InviteRequest, {201: Link}, headers=("Idempotency-Key",)),
+    Endpoint("GET", "/api/v1/users/{user}", show, Caller.OWN, None, {200: Account}),
+    Endpoint(
+        "PATCH", "/api/v1/users/{user}", change_role, Caller.OWN, RoleChange, {200: Account}, headers=("If-Match",)
+    ),
     Endpoint("POST", "/api/v1/users/{user}/disable", disable, Caller.OWN, None, {200: Disabled}),
     Endpoint("POST", "/api/v1/users/{user}/reset", reset, Caller.OWN, ResetRequest, {200: Link}),
 ]

@@ -55,7 +55,21 @@ async def list_waivers(request: Request) -> Response:
             name=f"waivers:{scope.partner_id}:{scope.site_id}",
             kind=Waiver,
             fetch=lambda page: waivers.newest(scope, page),
-            count=lambda: waivers.count(scope),
+            count=lambda: waivers.count(scope, scope.site_id),
+            place=lambda waiver: (waiver.created_at, waiver.id),
+        )
+        return await lists.answer(request, asked, source)
+
+
+async def list_of_partner(request: Request) -> Response:
+    """List the waivers of all the partner's sites, newest first, those that ended too."""
+    asked = read_query(request, ListQuery)
+    async with auth.partner_scope(request) as scope:
+        source = lists.Source(
+            name=f"waivers:{scope.partner_id}",
+            kind=Waiver,
+            fetch=lambda page: waivers.newest_of_partner(scope, page),
+            count=lambda: waivers.count(scope, None),
             place=lambda waiver: (waiver.created_at, waiver.id),
         )
         return await lists.answer(request, asked, source)
@@ -86,6 +100,7 @@ async def revoke(request: Request) -> Response:
 _ALL = "/api/v1/sites/{site}/waivers"
 _ONE = _ALL + "/{waiver}"
 ENDPOINTS = [
+    Endpoint("GET", "/api/v1/waivers", list_of_partner, Caller.READ, None, {200: Listing[Waiver]}, ListQuery),
     Endpoint("GET", _ALL, list_waivers, Caller.AUDIT, None, {200: Listing[Waiver]}, ListQuery),
     Endpoint("POST", _ALL, create, Caller.OPERATE, NewWaiver, {201: Waiver}, headers=("Idempotency-Key",)),
     Endpoint("GET", _ONE, show, Caller.AUDIT, None, {200: Waiver}),

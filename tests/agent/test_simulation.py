@@ -1,0 +1,94 @@
+"""What a simulation is told, counts and judges."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from ccagent.client import Answer, Request
+from ccagent.places import BadConfigError
+from ccagent.simulation import scenario, tally
+from ccagent.simulation.lines import Cut, Line
+from ccagent.simulation.scenario import Objectives
+from ccagent.simulation.tally import Tally
+
+CODE = f"cc.example/{'a' * 64}/{'s' * 24}"
+LEAST = 'server_url = "http://127.0.0.1:1"\nappliances = 2\nduration_s = 1\n'
+
+
+class Answering:
+    """A wire whose other end answers everything."""
+
+    async def exchange(self, request: Request) -> Answer:
+        import httpx
+
+        return Answer(500 if request.method == "PUT" else 200, httpx.Headers(), b"{}")
+
+
+def refused(folder: Path, text: str) -> str:
+    file = folder / "scenario.toml"
+    file.write_text(text, "utf-8")
+    with pytest.raises(BadConfigError) as caught:
+        scenario.load(file)
+    return str(caught.value)
+
+
+def test_a_misspelt_name_is_said_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    assert "did you mean duration_s" in refused(tmp_path, LEAST + "durations = 3")
+    assert "did you mean share" in refused(tmp_path, LEAST + "[[outage]]\nstart_s = 1\nend_s = 2\nshares = 0.5")
+    assert "errors" in refused(tmp_path, LEAST + "[objectives]\nerror = 0")
+
+
+def test_an_outage_that_ends_before_it_begins_is_refused(tmp_path: Path) -> None:
+    assert "end_s is not after start_s" in refused(tmp_path, LEAST + "[[outage]]\nstart_s = 2\nend_s = 1")
+
+
+def test_codes_are_found_in_the_cells_of_a_table() -> None:
+    assert scenario.codes_in(["code,site", f"{CODE},clinic", "", f" {CODE}"]) == [CODE, CODE]
+
+
+def test_a_flapping_line_is_cut_again_and_again() -> None:
+    cut = Cut(5, 15, every_s=60)
+    assert [cut.covers(now) for now in (4, 5, 14, 15, 64, 65, 74, 75)] == [False, True, True, False] * 2
+    assert not Cut(5, 15, every_s=math.inf).covers(65)
+
+
+async def test_a_cut_line_reaches_nobody_and_the_first_request_after_it_is_the_first_contact() -> None:
+    counts, now = Tally(4), 0.0
+    counts.await_return(1, 10)
+    line = Line(Answering(), 1, [Cut(0, 10)], counts, lambda: now, lambda: now)
+    with pytest.raises(ConnectionRefusedError):
+        await line.exchange(Request("GET", "/nonce"))
+    assert counts.summary()["never_back"] == 1
+    now = 13.5
+    await line.exchange(Request("GET", "/nonce"))
+    told = counts.summary()
+    assert (told["cut"], told["requests"], told["median_first_contact_s"], told["never_back"]) == (1, 1, 3.5, 0)
+
+
+def test_the_peak_counts_appliances_and_not_requests() -> None:
+    counts = Tally(4)
+    for number, now in [(1, 1.0), (1, 1.1), (2, 1.9), (3, 2.0)]:
+        counts.reached(number, now)
+    assert (counts.summary()["peak_share_per_s"], counts.peak_at_s) == (0.5, 1)
+
+
+async def test_a_refusal_is_an_error_and_an_unknown_log_is_none() -> None:
+    counts = Tally(1)
+    await Line(Answering(), 1, [], counts, lambda: 0, lambda: 0).exchange(Request("PUT", "/incidents"))
+    counts.answered("GET /log/1-0a0b0c0d", 404, 1)
+    assert counts.summary()["errors"] == 1
+
+
+def test_what_could_not_be_measured_has_not_held() -> None:
+    objectives = Objectives(median_first_contact_s=180, errors=0)
+    judged = tally.judge(objectives, Tally(1).summary())
+    assert {one["objective"]: one["held"] for one in judged} == {"median_first_contact_s": False, "errors": True}
+
+
+def test_what_the_end_cuts_short_is_no_error() -> None:
+    counts = Tally(1)
+    counts.failed()
+    counts.is_over = True
+    counts.failed()
+    assert counts.summary()["errors"] == 1

@@ -1,0 +1,151 @@
+"""The command line on a partner's appliances, codes, waivers, orders, settings and keys: real processes."""
+
+import csv
+import io
+import stat
+from pathlib import Path
+
+import pytest
+
+from ccserver import keys
+from ccserver.config import Config
+from ccserver.localpg import Urls
+from ccshared import purposes
+from tests.server.test_commands import CommandLine
+
+AT = ("--site", "acme-clinic")
+OF = ("--partner", "acme")
+
+
+@pytest.fixture
+async def cli(database: Urls, settings: Config) -> CommandLine:
+    made = CommandLine(database, settings)
+    await made.run("partner", "create", "Acme", "--id", "acme")
+    await made.run("site", "create", "Acme clinic", "--partner", "acme", "--id", "acme-clinic")
+    await made.rows(
+        "INSERT INTO appliances (site_id, partner_id, id, hostname, public_key)"
+        " VALUES ('acme-clinic', 'acme', 'box-1', 'box', sha256('k'))"
+    )
+    return made
+
+
+async def test_an_appliance_is_renamed_and_revoked_once_somebody_said_so(cli: CommandLine) -> None:
+    await cli.run("appliance", "rename", "box-1", "Front desk", *AT)
+    await cli.run("appliance", "revoke", "box-1", *AT, code=2)
+    assert "would be done" in await cli.run("appliance", "revoke", "box-1", *AT, "--dry-run")
+    (listed,) = await cli.json("appliance", "list", *OF)
+    assert (listed["name"], listed["revoked_at"]) == ("Front desk", None)
+    await cli.run("appliance", "revoke", "box-1", *AT, "--yes")
+    assert (await cli.json("appliance", "show", "box-1", *AT))["revoked_at"] is not None
+    await cli.run("appliance", "show", "box-2", *AT, code=1)
+    await cli.run("appliance", "list", "--site", "acme-clinic", code=2)
+    actions = [each["action"] for each in await cli.json("audit", "list", *OF)]
+    assert actions == ["appliance.revoke", "appliance.rename", "site.create"]
+
+
+async def test_codes_are_made_by_the_table_and_written_for_the_owner_alone(cli: CommandLine, tmp_path: Path) -> None:
+    table = "site,count,appliance,hours\nacme-clinic,2,,\nacme-clinic,,Front desk,1\n"
+    create, out = ("enroll-code", "create", "--csv", "-"), tmp_path / "codes.csv"
+    assert "3 codes" in await cli.run(*create, "--dry-run", given=table)
+    assert await cli.json("enroll-code", "list", *AT) == []
+    await cli.run(*create, "--output", str(out), given=table)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert [row["appliance"] for row in rows] == ["", "", "Front desk"]
+    kept = {each["id"] for each in await cli.json("enroll-code", "list", *AT)}
+    assert {purposes.parse_code(row["code"]).secret_hash[:32] for row in rows} == kept
+    await cli.run(*create, "--output", str(out), given=table, code=1)
+    assert len(await cli.json("enroll-code", "list", *AT)) == 3
+    assert len((await cli.run(*create, given=table)).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ("site\nacme-clinic\nnowhere\n", "line 3: there is no open site nowhere"),
+        ("site,count\nacme-clinic,0\nacme-clinic,x\nUP,1\n", "line 2: count"),
+        ("site,count,appliance\nacme-clinic,2,Two\n", "line 2: appliance"),
+        ("site,secret\nacme-clinic,1\n", "The first line names the columns"),
+        ("site\nacme-clinic,1\n", "line 2: it has more columns"),
+        ("site\n", "no line"),
+        ("", "The first line names the columns"),
+    ],
+)
+async def test_a_bad_line_is_named_by_its_number_and_nothing_is_made(cli: CommandLine, table: str, named: str) -> None:
+    assert named in await cli.refused("enroll-code", "create", "--csv", "-", given=table)
+    assert await cli.json("enroll-code", "list", *AT) == []
+
+
+async def test_a_code_may_name_the_appliance_that_it_replaces_and_be_revoked(cli: CommandLine) -> None:
+    await cli.run("enroll-code", "create", *AT, "--appliance", "box-1")
+    (code,) = await cli.json("enroll-code", "list", *AT)
+    assert code["replaces_id"] == "box-1"
+    await cli.run("enroll-code", "create", *AT, "--appliance", "box-2", code=1)
+    await cli.run("enroll-code", "revoke", code["id"], *AT, "--yes")
+    assert (await cli.json("enroll-code", "list", *AT))[0]["revoked_at"] is not None
+
+
+async def test_settings_are_made_shown_compared_and_unmade(cli: CommandLine) -> None:
+    name = "checks.backup.max_age_hours"
+    await cli.run("setting", "set", name, "30")
+    await cli.run("setting", "set", name, "40", *AT)
+    (site,), (partner,) = await cli.json("setting", "diff", *AT), await cli.json("setting", "diff", *OF)
+    assert [(each["value"], each["origin"]) for each in (site, partner)] == [(40, "site"), (30, "platform")]
+    await cli.run("setting", "unset", name, *AT, "--yes")
+    assert (await cli.json("setting", "diff", *AT, "--appliance", "box-1"))[0]["value"] == 30
+    assert "checks.time_limit_s = 60 seconds  (default)" in await cli.run("setting", "show", *AT)
+    await cli.run("setting", "set", "checks.backup", "1", code=1)
+    await cli.run("setting", "set", name, "0", code=1)
+    await cli.run("setting", "set", name, "9", "--partner", "nobody", code=1)
+
+
+async def test_waivers_orders_rules_and_incidents(cli: CommandLine) -> None:
+    await cli.run("waiver", "create", "backup", *AT, "--reason", "moved", "--days", "3")
+    (waiver,) = await cli.json("waiver", "list", *OF)
+    await cli.run("waiver", "revoke", waiver["id"], *AT, "--yes")
+    assert (await cli.json("waiver", "list", *OF))[0]["revoked_at"] is not None
+    await cli.rows(
+        "INSERT INTO orders (site_id, partner_id, appliance_id, id, runbook_id, created_by, expires_at)"
+        " VALUES ('acme-clinic', 'acme', 'box-1', 'o-1', 'restart', 'test', now() + interval '1 h')"
+    )
+    await cli.run("order", "cancel", "o-1", *AT, "--yes")
+    await cli.run("order", "cancel", "o-1", *AT, "--yes", code=1)
+    assert (await cli.json("order", "show", "o-1", *AT))["order"]["status"] == "cancelled"
+    assert [each["id"] for each in await cli.json("order", "list", *OF, "--status", "cancelled")] == ["o-1"]
+    assert await cli.json("rule", "list", *OF) == await cli.json("rule", "patterns", *OF) == []
+    await cli.rows(
+        "INSERT INTO incidents (site_id, partner_id, appliance_id, id, host_id, incident_type, severity, raw_data,"
+        " pattern_signature, occurrences, created_at, last_seen_at, epoch_number, revision) VALUES ('acme-clinic',"
+        " 'acme', 'box-1', 'i-1', 'box', 'backup', 'high', '{}', repeat('a', 16), 1, now(), now(), 1, 1)"
+    )
+    await cli.run("incident", "acknowledge", "i-1", *AT)
+    assert [each["id"] for each in await cli.json("incident", "list", *OF, "--open")] == ["i-1"]
+    await cli.run("incident", "resolve", "i-1", *AT)
+    assert (await cli.json("incident", "show", "i-1", *AT))["closed_by_hand_at"] is not None
+    assert await cli.json("incident", "list", *OF, "--open") == []
+
+
+async def test_a_signing_key_is_added_once_somebody_said_so(cli: CommandLine, settings: Config) -> None:
+    before = keys.load(settings.key_file)
+    await cli.run("keys", "rotate", "witness", code=2)
+    await cli.run("keys", "rotate", "witness", "--dry-run")
+    assert keys.load(settings.key_file) == before
+    made = await cli.json("keys", "rotate", "witness", "--yes")
+    after = keys.load(settings.key_file)
+    assert after.witness.name == made["name"] != before.witness.name
+    shown = await cli.run("keys", "show")
+    assert after.witness.seed.hex() not in shown
+    assert len(shown.splitlines()) == 3
+
+
+async def test_people_change_roles_and_the_last_owner_stays(cli: CommandLine) -> None:
+    await cli.run("admin", "create", "olga@acme.example", *OF)
+    await cli.run("user", "disable", "olga@acme.example", "--yes", code=1)
+    await cli.run("user", "role", "olga@acme.example", "viewer", code=1)
+    await cli.run("admin", "create", "otto@acme.example", *OF)
+    await cli.run("user", "role", "olga@acme.example", "auditor", *AT)
+    assert "would be done" in await cli.run("user", "disable", "olga@acme.example", "--dry-run")
+    listed = {each["login"]: each for each in await cli.json("user", "list", *OF)}
+    assert (listed["olga@acme.example"]["sites"], listed["olga@acme.example"]["disabled_at"]) == (["acme-clinic"], None)
+    await cli.run("user", "disable", "olga@acme.example", "--yes")
+    await cli.run("user", "enable", "olga@acme.example")
