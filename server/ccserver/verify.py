@@ -1112,8 +1112,9 @@ def _verify(export: Export, receipts: list[str], options: Options) -> None:
     report.export = {name: manifest[name] for name in ("server", "partner", "site", "from", "to")}
     export.check_signature()
     export.check_keys()
-    for name in ("README.txt", "audit.json", "verify.py"):
+    for name in ("README.txt", "verify.py"):
         export.content(name, MAX_SMALL)
+    _check_audit(export)
     if not options.canonical:
         report.add("incomplete", "not_canonical", "the canonical form of check runs was not checked, as you asked")
     logs = _read_logs(export)
@@ -1125,6 +1126,15 @@ def _verify(export: Export, receipts: list[str], options: Options) -> None:
     report.logs = [log.summary() for log in logs]
     if not logs:
         report.add("incomplete", "empty", "there is no log in it")
+
+
+def _check_audit(export: Export) -> None:
+    """Check that the audit head is one, and of the partner; nothing in an export leads to its hash."""
+    value = read_canonical(export.content("audit.json", MAX_SMALL))
+    size, head = value.get("size"), value.get("hash")
+    fits = type(size) is int and size >= 0 and type(head) is str and _HEX64.fullmatch(head)
+    if set(value) != {"partner", "size", "hash"} or not fits or value["partner"] != export.manifest["partner"]:
+        raise BrokenError("audit.json has another shape, or is of another partner")
 
 
 def _read_logs(export: Export) -> list[Log]:
