@@ -94,7 +94,7 @@ def _judged(what: str, found: list[tuple[float, float]]) -> list[Result]:
     bound = f"at most {AT_MOST:.2f}"
     return [
         judged("rls", what, [ours / other for ours, other in found], AT_MOST),
-        Result("rls", f"{what}, first quartiles", low, None, None, bound, low <= AT_MOST),
+        Result("rls", f"{what}, quartiles", low, None, None, bound, low <= AT_MOST),
     ]
 
 
