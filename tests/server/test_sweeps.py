@@ -305,3 +305,17 @@ async def test_every_sweep_runs_on_an_empty_database(server: Running, name: str)
     outcome = await sweep(server, name)
     assert outcome.rows == 0
     assert outcome.error is None or name == "evidence"
+
+
+async def test_what_a_clock_that_ran_ahead_left_behind_stops_no_sweep(server: Running) -> None:
+    await sweeps.run_due(server.db, Terms())
+    await admin(server, "UPDATE sweeps SET begun_at = now() + interval '10 years'")
+    assert len(await sweeps.run_due(server.db, Terms())) == len(sweeps.SWEEPS)
+    assert await sweeps.run_due(server.db, Terms()) == []
+
+
+async def test_what_a_clock_that_ran_ahead_left_behind_uses_up_no_quota(device: Device) -> None:
+    await log_of(device, 1)
+    await admin(device.server, "UPDATE appliance_quotas SET counted_at = now() + interval '10 years'")
+    device.check_run("firewall", "pass")
+    assert (await device.send(device.batch(1))).status_code == 200

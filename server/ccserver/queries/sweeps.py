@@ -37,11 +37,15 @@ async def ledger(scope: PlatformScope) -> list[Ledger]:
 
 
 async def begin(scope: PlatformScope, name: str, every: timedelta) -> bool:
-    """Return whether this process is to run the sweep now: no process began it within the interval."""
+    """Return whether this process is to run the sweep now: no process began it within the interval.
+
+    One that was begun in the future, by a clock that ran ahead, is due.
+    """
     taken = await scope.conn.fetchval(
         """
         INSERT INTO sweeps AS s (name) VALUES ($1)
-        ON CONFLICT (name) DO UPDATE SET begun_at = now() WHERE s.begun_at <= now() - $2::interval
+        ON CONFLICT (name) DO UPDATE SET begun_at = now()
+        WHERE s.begun_at <= now() - $2::interval OR s.begun_at > now() + interval '1 minute'
         RETURNING true
         """,
         name,
