@@ -95,9 +95,9 @@ class ServerKeys:
 class KeyFile:
     """The key file of a running process: looked at on each use (one stat), read again when it was replaced.
 
-    A new file that is broken, of another server, with another master key, or without a key that is in use (an old copy
-    put back: its receipts could not be made again, and the next rotation would give its name to another key) is refused:
-    the last good keys stay, which is logged once and counted in `refused`.
+    A new file that is broken, of another server, with another master key, or without a key that is in use is refused:
+    the last good keys stay, which is logged once and counted in `refused`. Without a key (an old copy put back) its
+    receipts could not be made again, and the next rotation would give its name to another key.
     """
 
     def __init__(self, path: Path) -> None:
