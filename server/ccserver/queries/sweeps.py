@@ -364,17 +364,20 @@ async def drop_check_states(scope: PlatformScope, limit: int, days: int) -> Swep
     return _swept(row)
 
 
-async def clock_is_confirmed(scope: PlatformScope) -> bool:
+async def clock_is_confirmed(scope: PlatformScope, now_s: float) -> bool:
     """Return whether the fleet agrees with this database's clock: half of those heard this hour, within a day.
 
+    The fleet's clocks were compared with this server's, `now_s`, so that one has to agree with the database's too.
     Where nothing checked in during that hour, nobody confirms it.
     """
     confirmed = await scope.conn.fetchval(
         """
         SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY abs(clock_offset_ms)) < 86400000
+           AND abs(extract(epoch FROM now())::float8 - $1::float8) < 86400
         FROM appliances
         WHERE last_checkin > now() - interval '1 hour' AND clock_offset_ms IS NOT NULL
-        """
+        """,
+        now_s,
     )
     return bool(confirmed)
 
