@@ -26,14 +26,14 @@ from ccagent import enrolment, identity, queue
 from ccagent.client import Cause, Client, ProtocolError, RequestError, TransientError
 from ccagent.identity import DeviceKey, Enrolment
 from ccagent.places import Places
+from ccagent.simulation.simulated_time import SimulatedLoop
 from ccagent.store import Store
 from ccagent.uploader import Pace, Uploader
 from ccshared import notes
 from ccshared.messages import Head
 from tests.devices import Running
-from tests.faults import appliance, hours, real_server
+from tests.faults import appliance, real_server
 from tests.faults.hostile_line import FAULTS, Line
-from tests.faults.hours import Hours
 from tests.faults.memory_server import MemoryServer
 from tests.faults.rows import Row, scratch, seeded
 
@@ -291,17 +291,16 @@ def _day(why: str, seed: int) -> int:
     server = Refusing(why=why)
     with scratch() as folder, contextlib.closing(appliance.open_store(appliance.settle_in(folder))) as store:
         appliance.begin(store)
-        hours.run(lambda loop: _fail_all_day(loop, store, server, seed))
+        with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+            runner.run(_fail_all_day(store, server, seed))
     return server.tries
 
 
-async def _fail_all_day(loop: Hours, store: Store, server: MemoryServer, seed: int) -> None:
+async def _fail_all_day(store: Store, server: MemoryServer, seed: int) -> None:
     known = identity.load(store.places)
     assert known is not None
-    uniform = random.Random(seed).uniform
-    pace = Pace(
-        uniform=uniform, boottime=loop.time, now_ms=lambda: appliance.STAMP[0] + round(loop.now * 1000), step_s=30.0
-    )
+    uniform, time = random.Random(seed).uniform, asyncio.get_running_loop().time
+    pace = Pace(uniform=uniform, boottime=time, now_ms=lambda: appliance.STAMP[0] + round(time() * 1000), step_s=30.0)
     who = Enrolment(known, DeviceKey(appliance.DEVICE))
     task = asyncio.create_task(Uploader(store, cast("Client", server), who, pace).run())
     await asyncio.sleep(_DAY_S)

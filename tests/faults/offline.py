@@ -22,6 +22,7 @@ from ccagent.finding import Drift
 from ccagent.incidents import Sighting
 from ccagent.places import Places
 from ccagent.scrubbing import scrub
+from ccagent.simulation.simulated_time import SimulatedLoop
 from ccagent.store import Store, Tx
 from ccagent.uploader import Pace, Uploader
 from ccshared import ids
@@ -29,9 +30,8 @@ from ccshared.entries import Draft
 from ccshared.messages import Epochs, Head
 from ccshared.vocabulary import Clock, Kind, Severity
 from tests.devices import Running
-from tests.faults import appliance, hours, real_server
+from tests.faults import appliance, real_server
 from tests.faults.hostile_line import Line
-from tests.faults.hours import Hours
 from tests.faults.rows import Row, scratch, seeded
 
 DAYS = 28
@@ -76,7 +76,7 @@ async def _four_weeks(folder: Path, row: Row, chance: random.Random, n: int) -> 
         places, line = Places(folder / "agent"), Line(int(server.url.rpartition(":")[2]), str, str)
         await _settle_in(server, places, line)
         weeks = Weeks()
-        await asyncio.to_thread(lambda: hours.run(lambda loop: _live(loop, places, weeks, (n, chance))))
+        await asyncio.to_thread(_weeks_pass, places, weeks, (n, chance))
         row.count("commits", weeks.commits)
         row.count("tries", weeks.tries)
         row.count("entries a second", round(n / weeks.seconds))
@@ -108,10 +108,16 @@ async def _settle_in(server: Running, places: Places, line: Line) -> None:
     identity.save(places, known.model_copy(update={"server_url": f"http://127.0.0.1:{line.port}"}))
 
 
-async def _live(loop: Hours, places: Places, weeks: Weeks, much: tuple[int, random.Random]) -> None:
+def _weeks_pass(places: Places, weeks: Weeks, much: tuple[int, random.Random]) -> None:
+    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+        runner.run(_live(places, weeks, much))
+
+
+async def _live(places: Places, weeks: Weeks, much: tuple[int, random.Random]) -> None:
     """Seal n entries in four weeks, a patrol's in one turn of the loop, while the uploader finds nobody."""
     (n, chance), who, began = much, identity.load_enrolment(places), time.monotonic()
     assert who is not None
+    loop = asyncio.get_running_loop()
     with contextlib.closing(appliance.open_store(places)) as store:
 
         def count(statement: str) -> None:
@@ -132,8 +138,8 @@ async def _live(loop: Hours, places: Places, weeks: Weeks, much: tuple[int, rand
     weeks.seconds = time.monotonic() - began
 
 
-def _now_ms(loop: Hours) -> int:
-    return appliance.STAMP[0] + round(loop.now * 1000)
+def _now_ms(loop: asyncio.AbstractEventLoop) -> int:
+    return appliance.STAMP[0] + round(loop.time() * 1000)
 
 
 def _draft(at: int) -> Draft:
