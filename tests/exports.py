@@ -202,7 +202,7 @@ def packed(site: Site, sample: int = 3) -> bytes:
     public = [key.model_dump(mode="json") for key in site.keys.public]
     pack.add("keys.json", packing.plain({"keys": public, "statements": list(site.keys.statements)}))
     proofs = []
-    for epoch in sorted(site.epochs, key=lambda one: (one.appliance, one.name)):
+    for epoch in sorted(site.epochs, key=lambda one: one.origin):
         proofs += _pack_log(site, pack, epoch, sample)
     pack.add("proofs.ndjson", b"".join(proof + b"\n" for proof in proofs))
     pack.add("verify.py", b"# the verifier\n")

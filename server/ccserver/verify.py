@@ -383,8 +383,8 @@ def is_cosigned(note: Note, key: bytes) -> bool:
     return named and ed25519_verify(key, message, note.cosignature)
 
 
-def open_envelope(value: Any, expected: str, keys: list[bytes]) -> dict[str, Any] | None:
-    """Return what a DSSE envelope for this purpose holds, when one of the keys signed it; else None."""
+def open_envelope(value: Any, expected: str, keys: dict[str, bytes]) -> dict[str, Any] | None:
+    """Return what a DSSE envelope for this purpose holds, when the key that it names signed it; else None."""
     try:
         (signed,) = value["signatures"]
         payload, signature = unb64(value["payload"]), unb64(signed["sig"])
@@ -393,7 +393,7 @@ def open_envelope(value: Any, expected: str, keys: list[bytes]) -> dict[str, Any
         if value["payloadType"] != expected:
             return None
         message = b"DSSEv1 %d %b %d %b" % (len(expected), expected.encode(), len(payload), payload)
-        if any(ed25519_verify(key, message, signature) for key in keys):
+        if ed25519_verify(keys[signed["keyid"]], message, signature):
             return read_canonical(payload)
     except (KeyError, TypeError, ValueError, BrokenError):
         return None
@@ -453,12 +453,15 @@ class ServerKeys:
     server: str
     all: dict[tuple[str, str], bytes]
     vouched: set[tuple[str, str]]
+    strange: int = 0
 
-    def orders(self, only_vouched: bool) -> list[bytes]:
-        """Return the order keys."""
-        return [
-            key for each, key in self.all.items() if each[0] == "order" and (each in self.vouched or not only_vouched)
-        ]
+    def orders(self, only_vouched: bool) -> dict[str, bytes]:
+        """Return the order keys by their names."""
+        return {
+            each[1]: key
+            for each, key in self.all.items()
+            if each[0] == "order" and (each in self.vouched or not only_vouched)
+        }
 
 
 def read_keys(value: dict[str, Any], server: str, trust: Trust) -> ServerKeys:
@@ -471,9 +474,11 @@ def read_keys(value: dict[str, Any], server: str, trust: Trust) -> ServerKeys:
     for statement in value["statements"]:
         said = open_envelope(statement, KEYS_TYPE, found.orders(only_vouched=True)) or {}
         place = (str(said.get("use")), str(said.get("name")))
-        if said.get("server") == server and place in found.all:
-            if found.all[place].hex() != said.get("public_key"):
-                raise BrokenError(f"{place[1]} is another key than the one that its predecessor named")
+        if said.get("server") != server:
+            found.strange += 1
+        elif place not in found.all or found.all[place].hex() != said.get("public_key"):
+            raise BrokenError(f"keys.json lacks a key that its predecessor named, or shows another: {place[1][:120]}")
+        else:
             found.vouched.add(place)
     return found
 
@@ -1027,6 +1032,16 @@ class Export:
             raise BrokenError(f"{missing[0]} is missing")
         return dict(zip(names, members))
 
+    def check_keys(self) -> None:
+        """List every key of the server, and every statement, to which no path leads from the trust file."""
+        for use, name in sorted(set(self.keys.all) - self.keys.vouched):
+            fingerprint = _sha256(self.keys.all[use, name]).hexdigest()
+            text = f"nobody vouches for the {use} key {name}: compare its fingerprint {fingerprint}"
+            self.report.add("incomplete", "unvouched_server_key", text)
+        if self.keys.strange:
+            text = f"{self.keys.strange} statement(s) of keys.json are by no key that you vouch for"
+            self.report.add("incomplete", "unvouched_server_key", text)
+
     def check_signature(self) -> None:
         """Check that the server signed for the manifest, by a key that the trust file leads to."""
         value = read_json(self.archive.read("signature.json", 65536)[0])
@@ -1080,6 +1095,7 @@ def _verify(export: Export, receipts: list[str], options: Options) -> None:
     manifest, report = export.manifest, export.report
     report.export = {name: manifest[name] for name in ("server", "partner", "site", "from", "to")}
     export.check_signature()
+    export.check_keys()
     for name in ("README.txt", "audit.json", "verify.py"):
         export.content(name, MAX_SMALL)
     if not options.canonical:
@@ -1300,15 +1316,19 @@ def _check_roots(export: Export, log: Log) -> None:
 def _check_proofs(export: Export, by_origin: dict[str, Log]) -> None:
     """Check the inclusion proofs of the sample, as anybody would who has nothing but a proof and a receipt."""
     data = export.content("proofs.ndjson", MAX_SMALL)
+    before = ("", -1)
     for line in data.split(b"\n")[:-1]:
         value = read_canonical(line)
         if set(value) != {"hashes", "leaf", "log", "seq"} or not isinstance(value["hashes"], list):
             raise BrokenError("proofs.ndjson has another shape")
         log = by_origin.get(str(value["log"]))
-        texts = [value["leaf"], *value["hashes"]]
+        texts = [value["leaf"], *value["hashes"]] if type(value["log"]) is str else [None]
         if not all(type(text) is str and _HEX64.fullmatch(text) for text in texts) or type(value["seq"]) is not int:
             raise BrokenError("proofs.ndjson has another shape")
-        leaf, *hashes = [bytes.fromhex(text) for text in texts]
+        if (value["log"], value["seq"]) <= before:
+            raise BrokenError("proofs.ndjson is out of order")
+        before = (value["log"], value["seq"])
+        leaf, *hashes = [bytes.fromhex(str(text)) for text in texts]
         if log is None or root_from_inclusion(leaf, value["seq"], log.size, hashes) != log.roots.get(log.size, b""):
             text = "an inclusion proof does not lead to the root"
             export.report.add("broken", "proof", text, str(value["log"])[:300])
