@@ -32,13 +32,14 @@ from ccshared.vocabulary import Clock, Kind, Severity
 from tests.devices import Running
 from tests.faults import appliance, real_server
 from tests.faults.hostile_line import Line
-from tests.faults.rows import Row, scratch, seeded
+from tests.faults.rows import Row, most_kib, scratch, seeded
 
 DAYS = 28
 _AT_ONCE = 35  # entries of one patrol, in one shared commit
 _OLD_INCIDENTS = 250
 _VISIBLE_S = 5.0
 _FULL = 100_000
+_MAX_GROWTH_KIB = 64 * 1024
 _FACTS = {"volumes": [{"device": f"/dev/vol{i}", "cipher": "aes-xts-plain64", "key_bits": 512} for i in range(7)]}
 
 
@@ -163,6 +164,7 @@ async def _come_back(server: Running, store: Store, line: Line, what: tuple[Row,
     agent = daemon.open_agent(settings, store.places, store)
     task = asyncio.create_task(daemon._network(agent))
     seen: list[float] = []
+    before_kib = most_kib()
     try:
         for number in range(5 if n >= _FULL else 1):
             await asyncio.sleep(1.0)  # without a link
@@ -182,6 +184,9 @@ async def _come_back(server: Running, store: Store, line: Line, what: tuple[Row,
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    # The server is in this process too: neither side may hold the backlog.
+    row.count("MiB grown", (most_kib() - before_kib) // 1024)
+    row.expect(most_kib() - before_kib < _MAX_GROWTH_KIB, f"grew by {most_kib() - before_kib} KiB while it delivered")
     row.count("links", len(seen))
     row.count("ms until a critical incident is seen", round(statistics.median(seen) * 1000))
     row.expect(n < _FULL or max(seen) <= _VISIBLE_S, f"an incident was seen after {max(seen):.1f} s")
