@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import ipaddress
 import logging
+import math
 import os
 import random
 import ssl
@@ -49,7 +50,8 @@ def run(seed: int, n: int) -> Row:
     row, chance = Row(), seeded(seed, "network")
     with scratch() as folder:
         asyncio.run(_through_the_line(folder, row, chance, n))
-    _tries_in_a_day(row, chance, 100 if n >= _FULL else 6)
+    # What the line did depends on how fast this machine is; the days must not.
+    _tries_in_a_day(row, seeded(seed, "days"), 100 if n >= _FULL else 6)
     return row
 
 
@@ -274,12 +276,18 @@ _WHY: dict[str, Callable[[], RequestError]] = {
 
 def _tries_in_a_day(row: Row, chance: random.Random, n: int) -> None:
     """Let append fail for a day in every way; the real loop decides when it is tried again."""
-    tries = [_day(why, chance.getrandbits(32)) for why in [*_WHY, "no receipt"] for _ in range(n)]
-    row.count("days of failing appends", len(tries))
-    row.count("tries a day at most", max(tries))
-    row.count("tries a day in the mean", round(sum(tries) / len(tries)))
-    row.expect(max(tries) <= MAX_TRIES, f"{max(tries)} tries in a day")
-    row.expect(sum(tries) / len(tries) <= MAX_MEAN, f"{sum(tries) / len(tries):.1f} tries a day in the mean")
+    most, worst = 0, 0.0
+    for why in [*_WHY, "no receipt"]:
+        seeds = [chance.getrandbits(32) for _ in range(n)]
+        tries = {one: _day(why, one) for one in seeds}
+        seed, highest = max(tries.items(), key=lambda day: day[1])
+        mean = sum(tries.values()) / len(tries)
+        row.expect(highest <= MAX_TRIES, f"{why}: {highest} tries in a day, by seed {seed}")
+        row.expect(mean <= MAX_MEAN, f"{why}: {mean:.1f} tries a day in the mean")
+        row.count("days of failing appends", len(tries))
+        most, worst = max(most, highest), max(worst, mean)
+    row.count("tries a day at most", most)
+    row.count("tries a day in the worst mean", math.ceil(worst))
 
 
 def _day(why: str, seed: int) -> int:
@@ -295,7 +303,7 @@ async def _fail_all_day(store: Store, server: MemoryServer, seed: int) -> None:
     known = identity.load(store.places)
     assert known is not None
     uniform, time = random.Random(seed).uniform, asyncio.get_running_loop().time
-    pace = Pace(uniform=uniform, boottime=time, now_ms=lambda: appliance.STAMP[0] + round(time() * 1000), step_s=30.0)
+    pace = Pace(uniform=uniform, boottime=time, now_ms=lambda: appliance.STAMP[0] + round(time() * 1000), step_s=300.0)
     who = Enrolment(known, DeviceKey(appliance.DEVICE))
     task = asyncio.create_task(Uploader(store, cast("Client", server), who, pace).run())
     await asyncio.sleep(_DAY_S)
