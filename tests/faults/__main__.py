@@ -52,7 +52,7 @@ TABLE: dict[str, Listed] = {
     "herd": Listed(herd.run, 64, 1_000),
     "server": Listed(server.run, 1, 150),
     "poison": Listed(poison.run, 60, 10_000),
-    "keys": Listed(keys.run, 1, 60),
+    "keys": Listed(keys.run, 1, 20),
     "hostile": Listed(hostile.run, 120, 4_000),
 }
 

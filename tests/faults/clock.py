@@ -178,11 +178,13 @@ async def _story(row: Row, chance: random.Random, folder: Path, number: int) -> 
 
 async def _weeks(life: Life, backwards_hourly: bool) -> None:
     for hour in range(DAYS * 24):
-        life.server.down = life.chance.random() < (0.7 if life.server.down else 0.05)
+        stirs = backwards_hourly or life.chance.random() < 0.05
+        life.server.down = life.chance.random() < (0.7 if life.server.down or stirs else 0.05)
         await _patrol(life)
+        await asyncio.sleep(SLACK_S)  # so that whoever failed waits when the clock moves
         if backwards_hourly:
             _step(life, -3600)
-        elif life.chance.random() < 0.05:
+        elif stirs:
             await life.chance.choice((_forward, _back, _reboot_in_1970))(life)
         await loop_passes(life, PATROL_S)
         if hour % 24 == 23:
