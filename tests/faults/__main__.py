@@ -42,18 +42,18 @@ class Listed:
 TABLE: dict[str, Listed] = {
     "kill": Listed(kill.run, 6, 500),
     "power": Listed(power.run, 150, 10_000),
-    "errors": Listed(disk_errors.run, 60, 4_000),
-    "full": Listed(full.run, 8, 400),
-    "flips": Listed(flips.run, 60, 4_000),
-    "clock": Listed(clock.run, 1, 12),
-    "network": Listed(network.run, 40, 600),
-    "offline": Listed(offline.run, 2_100, 280_000),
-    "copies": Listed(copies.run, 80, 5_000),
     "herd": Listed(herd.run, 64, 1_000),
-    "server": Listed(server.run, 1, 150),
-    "poison": Listed(poison.run, 60, 10_000),
+    "copies": Listed(copies.run, 80, 5_000),
+    "flips": Listed(flips.run, 60, 4_000),
     "keys": Listed(keys.run, 1, 20),
     "hostile": Listed(hostile.run, 120, 4_000),
+    "network": Listed(network.run, 40, 600),
+    "offline": Listed(offline.run, 2_100, 280_000),
+    "server": Listed(server.run, 1, 150),
+    "full": Listed(full.run, 8, 400),
+    "clock": Listed(clock.run, 1, 12),
+    "errors": Listed(disk_errors.run, 60, 4_000),
+    "poison": Listed(poison.run, 60, 10_000),
 }
 
 
