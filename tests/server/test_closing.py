@@ -98,6 +98,19 @@ async def test_off_boarding_exports_all_and_ends_people_and_keys(
     assert (await person.call("GET", "sites")).status_code == 401
 
 
+async def test_a_partners_export_is_over_what_came_since_it_was_last_made(
+    server: Running, device: Device, tmp_path: Path
+) -> None:
+    device.seal()
+    await device.send(device.batch(0))
+    await partner_export.write(server.db, server.keys, "acme", tmp_path, lambda _: None)
+    device.check_run("logging", "pass")
+    await device.send(device.batch(1))
+    await partner_export.write(server.db, server.keys, "acme", tmp_path, lambda _: None)
+    with zipfile.ZipFile(tmp_path / "sites" / "acme-clinic.zip") as opened:
+        assert json.loads(opened.read("manifest.json"))["entries"] == 2
+
+
 async def test_a_partners_export_holds_no_credential_and_goes_on_where_it_was(server: Running, tmp_path: Path) -> None:
     await operators.with_session(server, "owner")
     await operators.with_key(server, "owner")
