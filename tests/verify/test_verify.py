@@ -47,6 +47,10 @@ def test_five_hundred_mutations_are_refused(site: Site) -> None:
     assert accepted == []
 
 
+def test_a_flipped_bit_of_an_entry_is_named_by_its_place(site: Site) -> None:
+    assert [name for name in (mutations.unnamed(site, seed) for seed in range(50)) if name] == []
+
+
 @pytest.mark.parametrize("place", [0, 1, 5, -1])
 def test_the_first_bad_sequence_is_named(site: Site, place: int) -> None:
     epoch = max(site.epochs, key=lambda one: len(one.payloads))
