@@ -1,9 +1,9 @@
 """Exports for tests of the verifier: honest sites made from a seed, packed as the server does, taken apart."""
 
+import hashlib
 import io
 import random
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -202,7 +202,7 @@ def packed(site: Site, sample: int = 3) -> bytes:
     public = [key.model_dump(mode="json") for key in site.keys.public]
     pack.add("keys.json", packing.plain({"keys": public, "statements": list(site.keys.statements)}))
     proofs = []
-    for epoch in sorted(site.epochs, key=lambda one: (one.appliance, one.name)):
+    for epoch in sorted(site.epochs, key=lambda one: one.origin):
         proofs += _pack_log(site, pack, epoch, sample)
     pack.add("proofs.ndjson", b"".join(proof + b"\n" for proof in proofs))
     pack.add("verify.py", b"# the verifier\n")
@@ -244,17 +244,21 @@ def taken_apart(data: bytes) -> Contents:
         return {name: opened.read(name) for name in opened.namelist()}
 
 
-def put_together(site: Site, members: Contents, change: Callable[[dict[str, Any]], None] = lambda _: None) -> bytes:
-    """Return members as an export again, its manifest fitting, signed by the server: what its owner could do."""
+def put_together(site: Site, members: Contents, listed: Contents | None = None) -> bytes:
+    """Return members as an export again, signed by the server: what its owner could do.
+
+    The manifest fits, but for members that are `listed` with another content.
+    """
     out: list[bytes] = []
     pack = Pack(out.append)
     for name in sorted(members):
         pack.add(name, members[name])
+    for each in pack.listed:
+        each["sha256"] = hashlib.sha256((listed or members).get(each["name"], b"")).hexdigest()
     sizes = [_size(data) for name, data in members.items() if name.startswith("logs/") and name.endswith(".json")]
     pack.logs, pack.entries = len(sizes), sum(sizes)
     pack.payloads = sum(data.count(b'"salt"') for name, data in members.items() if name.endswith(".ndjson"))
     about = {"site": "clinic", "partner": "acme", "server": SERVER, "from": site.since, "to": site.until}
-    change(about)
     pack.finish(about, lambda value: site.keys.envelope(PayloadType.EXPORT, value))
     return b"".join(out)
 

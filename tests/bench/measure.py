@@ -4,7 +4,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 Block = Callable[[], Awaitable[None]]
@@ -39,6 +40,23 @@ async def ratios(pair: Pair, rounds: int) -> list[float]:
         first, second = [await seconds(block) for block in blocks]
         found.append(first / second if number % 2 else second / first)
     return found[2:]
+
+
+@contextmanager
+def on_one_processor() -> Iterator[None]:
+    """Keep to one processor, with every process that is started within; where the system cannot, do nothing.
+
+    Two connections are two processes, and which of them shares a processor with us decides more than what they do.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 async def seconds(block: Block) -> float:

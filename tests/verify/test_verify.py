@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pwd
 import random
 import struct
 import subprocess
@@ -23,6 +24,7 @@ VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "shared" / "evidence_log_v1.json").read_text(encoding="utf-8")
 )
 VERIFY = str(Path(verify.__file__))
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,10 @@ def test_an_honest_export_is_not_refused(seed: int) -> None:
 def test_five_hundred_mutations_are_refused(site: Site) -> None:
     accepted = [name for name in (mutations.accepted(site, seed) for seed in range(500)) if name]
     assert accepted == []
+
+
+def test_a_flipped_bit_of_an_entry_is_named_by_its_place(site: Site) -> None:
+    assert [name for name in (mutations.unnamed(site, seed) for seed in range(50)) if name] == []
 
 
 @pytest.mark.parametrize("place", [0, 1, 5, -1])
@@ -130,8 +136,11 @@ def test_a_spoilt_file_is_refused_and_never_a_traceback(site: Site, name: str, t
 
 def pythons() -> list[str]:
     """Python 3.9 where it is, and the one that runs this; with CI=1 a missing 3.9 is red."""
-    found = [*sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9")), Path("/usr/bin/python3.9")]
-    there = [str(path) for path in found if path.exists()]
+    roots = [Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".pyenv", Path(os.environ.get("PYENV_ROOT", "/opt/pyenv"))]
+    places = [path for root in roots for path in sorted(root.glob("versions/3.9.*/bin/python3.9"))]
+    unpacked = ROOT / ".tools/python3.9/usr/bin/python3.9"
+    named = [*places, unpacked, Path("/usr/bin/python3.9"), Path("/usr/local/bin/python3.9")]
+    there = [str(path) for path in named if path.exists()]
     return [*there[:1], sys.executable]
 
 
