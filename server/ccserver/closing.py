@@ -52,6 +52,8 @@ async def foresee(scope: SiteScope) -> Closing:
 
 async def close(scope: SiteScope, actor: str, export_sha256: str | None) -> Closing:
     """Close the site and write down who did, and which export was made of it; SiteClosedError when it is closed."""
+    if not await sites.hold_open(scope):
+        raise SiteClosedError
     waiting = await appliances.count_waiting(scope)
     ended = Closing(
         scope.site_id,
@@ -60,8 +62,7 @@ async def close(scope: SiteScope, actor: str, export_sha256: str | None) -> Clos
         await orders.cancel_all(scope, actor),
         waiting,
     )
-    if not await sites.close(scope):
-        raise SiteClosedError
+    await sites.close(scope)
     detail: dict[str, Json] = {"appliances": ended.appliances, "codes": ended.codes, "orders": ended.orders}
     detail["waiting"] = waiting
     act = Act(actor, "site.close", f"site:{scope.site_id}", detail | {"export_sha256": export_sha256})

@@ -1,5 +1,6 @@
 """The end of a tenant: a site is closed, a partner off-boarded; evidence stays, and nothing new begins."""
 
+import asyncio
 import io
 import json
 import zipfile
@@ -10,6 +11,7 @@ import pytest
 
 from ccserver import closing, enrolment, partner_export
 from ccserver.errors import SiteClosedError
+from ccserver.scope import SiteScope
 from ccshared import ids
 from tests import operators
 from tests.devices import Device, Running
@@ -21,23 +23,36 @@ async def close(server: Running) -> closing.Closing:
         return await closing.close(scope, "test", None)
 
 
+async def order(scope: SiteScope, appliance_id: str) -> None:
+    await scope.conn.execute(
+        """
+        INSERT INTO orders (site_id, partner_id, appliance_id, id, runbook_id, created_by, expires_at)
+        VALUES ('acme-clinic', 'acme', $1, $2, 'restart', 'test', now() + interval '1 hour')
+        """,
+        appliance_id,
+        ids.new_id(),
+    )
+
+
 async def test_closing_revokes_appliances_codes_and_orders(server: Running, device: Device) -> None:
     code = await server.code("acme", "acme-clinic")
     async with server.db.site("acme", "acme-clinic") as scope:
-        await scope.conn.execute(
-            """
-            INSERT INTO orders (site_id, partner_id, appliance_id, id, runbook_id, created_by, expires_at)
-            VALUES ('acme-clinic', 'acme', $1, $2, 'restart', 'test', now() + interval '1 hour')
-            """,
-            device.appliance_id,
-            ids.new_id(),
-        )
+        await order(scope, device.appliance_id)
         foreseen = await closing.foresee(scope)
     ended = await close(server)
     assert ended == foreseen == closing.Closing("acme-clinic", 1, 1, 1, 0)
     assert (await device.call("GET", "log")).status_code == 401
     assert (await Device(server, device.seed).enroll(code)).status_code == 403
     assert (await audited(server))[-1] == ("site.close", "site:acme-clinic")
+
+
+async def test_what_begins_while_a_site_is_closed_ends_with_it(server: Running, device: Device) -> None:
+    async with server.db.site("acme", "acme-clinic") as scope:
+        await order(scope, device.appliance_id)
+        closed = asyncio.create_task(close(server))
+        await asyncio.sleep(0.3)
+        assert not closed.done()
+    assert (await closed).orders == 1
 
 
 async def test_what_still_waits_on_appliances_is_told_before_a_site_is_closed(server: Running, device: Device) -> None:
