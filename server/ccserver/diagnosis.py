@@ -16,7 +16,7 @@ import asyncpg
 from ccserver import config, health, keys, migrate, pooler, tables
 from ccserver.config import Config
 from ccserver.errors import CentralCommandError
-from ccserver.queries import audit_log, catalog, server
+from ccserver.queries import audit_log, catalog, log_verifications, server
 from ccserver.scope import Database, open_pool
 
 if TYPE_CHECKING:
@@ -240,6 +240,16 @@ async def _audit(db: Database, _settings: Config) -> list[Finding]:
     return fine("audit", f"{len(heads)} chains end as their heads say")
 
 
+async def _evidence(db: Database, _settings: Config) -> list[Finding]:
+    async with db.platform() as scope:
+        bad = await log_verifications.faults(scope, 5)
+    if bad:
+        said = "; ".join(f"{each.origin}: {each.fault}" for each in bad)
+        todo = "keep this database as it is, compare it with a backup and the appliance, and find out who changed it"
+        return broken("evidence", said, todo)
+    return fine("evidence", "every log that was verified is what was receipted")
+
+
 async def _swept(db: Database, _settings: Config) -> list[Finding]:
     async with db.platform() as scope:
         late = [due for due in await catalog.overdue(scope) if due.count and due.since]
@@ -257,6 +267,7 @@ _LOOKS: dict[str, Callable[[Database, Config], Awaitable[list[Finding]]]] = {
     "pooler": _pooler,
     "compression": _compression,
     "audit": _audit,
+    "evidence": _evidence,
     "sweeps": _swept,
 }
 

@@ -40,6 +40,7 @@ class Metrics:
         self.appliances = gauge("appliances", "Appliances in service.", "state")
         self.dead_letters = gauge("dead_letters", "Entries stored and not understood; counted up to 10,001.")
         self.equivocations = gauge("equivocations", "Recorded forks; counted up to 10,001.")
+        self.logs_not_whole = gauge("logs_not_whole", "Stored logs that are not what was receipted.")
         self.schema = gauge("schema_version", "Number of the last migration.")
         self.up = gauge("database_up", "Whether the database answered this scrape.")
         self.key_files_refused = gauge("key_files_refused_total", "New key files that were not taken.")

@@ -130,6 +130,7 @@ class Page:
         metrics.appliances.labels("all").set(totals.appliances)
         metrics.dead_letters.set(totals.dead_letters)
         metrics.equivocations.set(totals.equivocations)
+        metrics.logs_not_whole.set(totals.logs_not_whole)
         metrics.schema.set(totals.schema_version)
         for row in ledger:
             metrics.sweep_begun.labels(row.name).set(row.begun_at.timestamp())

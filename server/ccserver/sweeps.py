@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from random import uniform
 
-from ccserver import errors, liveness
+from ccserver import errors, liveness, self_verification
 from ccserver.queries import sweeps as queries
 from ccserver.retention import Swept, Terms
 from ccserver.scope import Database, PlatformScope
@@ -123,6 +123,12 @@ SWEEPS: tuple[Sweep, ...] = (
         lambda scope, rows, terms: queries.drop_check_states(scope, rows, terms.check_states),
     ),
     Sweep("evidence", "payloads older than six years", _evidence),
+    Sweep(
+        "verification",
+        "each log against its receipt, once a day",
+        lambda scope, rows, _: self_verification.advance(scope, rows),
+        _MINUTE,
+    ),
 )
 NAMES = tuple(sweep.name for sweep in SWEEPS)
 

@@ -13,6 +13,7 @@ SITE_TABLES = frozenset(
         "evidence_logs",
         "incident_comments",
         "incidents",
+        "log_verifications",
         "orders",
         "pattern_stats",
         "policies",

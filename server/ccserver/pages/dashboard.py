@@ -19,6 +19,7 @@ from ccserver.queries import (
     evidence_bundles,
     evidence_logs,
     incidents,
+    log_verifications,
     partners,
     sites,
     waivers,
@@ -48,7 +49,7 @@ async def show(request: Request) -> Response:
 
 
 async def read(scope: PartnerScope, now: datetime, page: int, auditor_id: str | None = None) -> Rows:
-    """Read what the page shows of the sites (page 1 is the first): nine queries, however many sites."""
+    """Read what the page shows of the sites (page 1 is the first): ten queries, however many sites."""
     listed = await sites.page_by_name(scope, SITES_PER_PAGE + 1, (page - 1) * SITES_PER_PAGE, auditor_id)
     shown = listed[:SITES_PER_PAGE]
     ids = [site.id for site in shown]
@@ -65,6 +66,7 @@ async def read(scope: PartnerScope, now: datetime, page: int, auditor_id: str | 
         waivers=await waivers.in_force(scope, ids, now),
         flagged=await evidence_bundles.flagged_of_sites(scope, ids, _FLAGGED),
         forks=await equivocations.count_of_sites(scope, ids),
+        faults=await log_verifications.faults_of_sites(scope, ids, _FLAGGED),
     )
 
 

@@ -12,6 +12,7 @@ from ccserver.pages import wording
 from ccserver.queries.appliances import Appliance
 from ccserver.queries.evidence_bundles import Bundle, Flagged
 from ccserver.queries.incidents import Incident
+from ccserver.queries.log_verifications import Fault
 from ccserver.queries.sites import Site
 from ccserver.queries.waivers import Waiver
 from ccserver.witness import Log
@@ -42,6 +43,7 @@ class Rows:
     waivers: Mapping[str, Sequence[Waiver]]
     flagged: Mapping[str, Sequence[Flagged]]
     forks: Mapping[str, int]
+    faults: Sequence[Fault]
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class SiteView:
     proofs: Sequence[Proof]
     flagged: Sequence[Flagged]
     forks: int
+    faults: Sequence[Fault]
 
     @property
     def online(self) -> int:
@@ -179,6 +182,7 @@ def _site(rows: Rows, site: Site, proofs: Mapping[tuple[str, int], Proof], now: 
         proofs=[proofs[place] for place in used],
         flagged=rows.flagged.get(site.id, ()),
         forks=rows.forks.get(site.id, 0),
+        faults=[fault for fault in rows.faults if fault.site_id == site.id],
     )
 
 

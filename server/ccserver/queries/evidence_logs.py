@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LogDetail:
-    """A log as the API lists it: one epoch of an appliance, and how many entries of it are here."""
+    """A log as the API lists it: one epoch of an appliance, and how many entries of it are here.
+
+    `verified_at` is when the server last held all of it against its receipt, `fault` what it found then.
+    """
 
     id: int
     appliance_id: str
@@ -25,6 +28,8 @@ class LogDetail:
     updated_at: datetime
     size: int
     cosigned_at: int | None
+    verified_at: datetime | None
+    fault: str | None
 
 
 async def lock(scope: ApplianceScope, epoch: str, origin: str) -> tuple[Log, int]:
@@ -109,10 +114,11 @@ async def newest(scope: SiteScope, page: Page) -> list[LogDetail]:
     """Return a page of the site's logs, the last opened first."""
     rows = await scope.conn.fetch(
         """
-        SELECT id, appliance_id, epoch, origin, opened_at, updated_at, size, cosigned_at
-        FROM evidence_logs
-        WHERE site_id = $1 AND partner_id = $2 AND (opened_at, id) < ($3, $4)
-        ORDER BY opened_at DESC, id DESC
+        SELECT l.id, l.appliance_id, l.epoch, l.origin, l.opened_at, l.updated_at, l.size, l.cosigned_at,
+               v.done_at AS verified_at, v.fault
+        FROM evidence_logs l LEFT JOIN log_verifications v ON v.site_id = l.site_id AND v.log_id = l.id
+        WHERE l.site_id = $1 AND l.partner_id = $2 AND (l.opened_at, l.id) < ($3, $4)
+        ORDER BY l.opened_at DESC, l.id DESC
         LIMIT $5 OFFSET $6
         """,
         scope.site_id,

@@ -445,6 +445,7 @@ class Totals:
     silent: int
     dead_letters: int
     equivocations: int
+    logs_not_whole: int
     schema_version: int
 
 
@@ -457,6 +458,7 @@ async def totals(scope: PlatformScope) -> Totals:
                (SELECT count(*) FROM (SELECT FROM evidence_bundles WHERE flag IS NOT NULL LIMIT 10001) b)
                    AS dead_letters,
                (SELECT count(*) FROM (SELECT FROM equivocations LIMIT 10001) e) AS equivocations,
+               (SELECT count(*) FROM log_verifications WHERE fault IS NOT NULL) AS logs_not_whole,
                (SELECT max(number) FROM schema_migrations) AS schema_version
         FROM appliances
         WHERE revoked_at IS NULL
