@@ -33,13 +33,24 @@ class Pair:
 
 
 async def ratios(pair: Pair, rounds: int) -> list[float]:
-    """Return ours ÷ other in seconds for each round, after two rounds that do not count; who begins alternates."""
+    """Return ours ÷ other in seconds for each round."""
+    return [ours / other for ours, other in await times(pair, rounds)]
+
+
+async def times(pair: Pair, rounds: int) -> list[tuple[float, float]]:
+    """Return ours and other in seconds of each round, after two rounds that do not count; who begins alternates."""
     found = []
     for number in range(rounds + 2):
         blocks = (pair.ours, pair.other) if number % 2 else (pair.other, pair.ours)
         first, second = [await seconds(block) for block in blocks]
-        found.append(first / second if number % 2 else second / first)
+        found.append((first, second) if number % 2 else (second, first))
     return found[2:]
+
+
+def quickest(found: Sequence[tuple[float, float]]) -> float:
+    """Return ours ÷ other of their first quartiles: what it costs while nothing else keeps the machine busy."""
+    ours, other = [statistics.quantiles(each, n=4)[0] for each in zip(*found, strict=True)]
+    return ours / other
 
 
 @contextmanager

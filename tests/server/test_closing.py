@@ -34,10 +34,19 @@ async def test_closing_revokes_appliances_codes_and_orders(server: Running, devi
         )
         foreseen = await closing.foresee(scope)
     ended = await close(server)
-    assert ended == foreseen == closing.Closing("acme-clinic", 1, 1, 1)
+    assert ended == foreseen == closing.Closing("acme-clinic", 1, 1, 1, 0)
     assert (await device.call("GET", "log")).status_code == 401
     assert (await Device(server, device.seed).enroll(code)).status_code == 403
     assert (await audited(server))[-1] == ("site.close", "site:acme-clinic")
+
+
+async def test_what_still_waits_on_appliances_is_told_before_a_site_is_closed(server: Running, device: Device) -> None:
+    body = {"version": "1", "hostname": "box", "clock": "sync", "epoch": device.epoch, "size": 0, "sent_at_ms": 1}
+    body |= {"waiting": 7, "waiting_bytes": 700, "oldest_at_ms": 1, "alarms": []}
+    assert (await device.call("POST", "checkin", json=body)).status_code == 200
+    async with server.db.site("acme", "acme-clinic") as scope:
+        assert (await closing.foresee(scope)).waiting == 7
+    assert (await close(server)).waiting == 7
 
 
 async def test_a_closed_site_is_read_and_nothing_begins_there(server: Running, device: Device) -> None:
