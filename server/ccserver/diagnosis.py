@@ -210,12 +210,10 @@ async def _pooler(db: Database, settings: Config) -> list[Finding]:
         pooled = await catalog.is_pooled(conn)
     if not pooled:
         return fine("pooler", "none: the server speaks to PostgreSQL itself")
-    if settings.database_direct_url == settings.database_url:
-        said = "a pooler stands between, and DATABASE_DIRECT_URL does not go past it"
-        return warning(
-            "pooler", said, "set DATABASE_DIRECT_URL; PgBouncer needs max_prepared_statements (1.21 or later)"
-        )
-    return fine("pooler", "a pooler stands between; PgBouncer needs max_prepared_statements (1.21 or later)")
+    if settings.database_direct_url is None:
+        said = "a pooler stands between; `migrate` needs a way past it for its lock"
+        return warning("pooler", said, "set DATABASE_DIRECT_URL, even where DATABASE_OWNER_URL leads past it")
+    return fine("pooler", "a pooler stands between, and DATABASE_DIRECT_URL leads past it")
 
 
 async def _compression(db: Database, _settings: Config) -> list[Finding]:

@@ -39,7 +39,7 @@ class NewerSchemaError(MigrationError):
 
 
 class PoolerError(MigrationError):
-    """Through a pooler the migrations' lock would hold nothing: let DATABASE_OWNER_URL name the database itself."""
+    """Through a pooler the migrations' lock would hold nothing: set DATABASE_DIRECT_URL, which leads past it."""
 
 
 class SealBrokenError(CentralCommandError):
