@@ -127,13 +127,13 @@ def _adapter(kind: Any) -> "pydantic.TypeAdapter[Any]":
 
 
 def if_match(request: Request) -> int:
-    """Return the revision that the caller read; PreconditionNeededError without one."""
+    """Return the revision that the caller read; PreconditionNeededError, or BadQueryError for no ETag of ours."""
     given = request.headers.get("if-match")
     if given is None:
         raise errors.PreconditionNeededError
     match = re.fullmatch(r'"([0-9]{1,15})"', given.strip())
     if match is None:
-        raise errors.ChangedMeanwhileError
+        raise errors.BadQueryError('If-Match: the ETag that was read, as in "3".')
     return int(match[1])
 
 
