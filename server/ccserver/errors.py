@@ -86,6 +86,10 @@ class MethodNotAllowedError(CentralCommandError):
     """This address does not take this method: Allow says which it takes."""
 
 
+class HeaderTwiceError(CentralCommandError):
+    """A header that may be there once is there twice, and which one counts nobody can say."""
+
+
 class BadQueryError(CentralCommandError):
     """A part of the query string is not what this call takes."""
 

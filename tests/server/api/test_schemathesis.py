@@ -1,6 +1,7 @@
 """The OpenAPI document run against the running server by schemathesis, all checks on, as each kind of caller."""
 
 import asyncio
+import math
 import os
 import re
 import sys
@@ -19,14 +20,15 @@ EXAMPLES = int(os.environ.get("EXAMPLES", "1"))
 SECONDS = 600
 BRIEF = ["--phases", "fuzzing"]
 EVERY = ["--phases", "coverage,fuzzing,stateful"]
-# Each caller's routes, and the phases of a quick run: all boundaries are met by the owner and the appliance.
+# Each caller's routes, the phases of a quick run, and its part of the examples: all boundaries and sequences are met by
+# the owner and the appliance; what the others meet beside the same handlers is who may call.
 CALLERS = {
-    "nobody": ("/", BRIEF),
-    "owner": ("/api/", EVERY),
-    "owner's session": ("/api/", BRIEF),
-    "auditor": ("/api/", BRIEF),
-    "platform admin": ("/api/", BRIEF),
-    "device": ("/agent/", EVERY),
+    "nobody": ("/", BRIEF, 0.05),
+    "owner": ("/api/", EVERY, 1),
+    "owner's session": ("/api/", BRIEF, 0.2),
+    "auditor": ("/api/", BRIEF, 0.1),
+    "platform admin": ("/api/", BRIEF, 0.2),
+    "device": ("/agent/", EVERY, 1),
 }
 
 
@@ -90,11 +92,11 @@ async def run(server: Running, config: Path, *options: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("caller", CALLERS)
 async def test_every_answer_is_as_the_document_says(device: Device, caller: str, tmp_path: Path) -> None:
-    routes, phases = CALLERS[caller]
+    routes, phases, part = CALLERS[caller]
     presented = await credential(device, caller)
-    options = ["-n", str(EXAMPLES), "--checks", "all", "--include-path-regex", routes]
+    options = ["-n", str(math.ceil(EXAMPLES * part)), "--checks", "all", "--include-path-regex", routes, *phases]
     config = configured(presented, caller, tmp_path)
-    code, said = await run(device.server, config, *options, *(phases if EXAMPLES == 1 else EVERY))
+    code, said = await run(device.server, config, *options)
     assert code == 0, said
     assert re.search(r"[0-9]{2,} generated, [0-9]+ passed", said), said
     answer = await device.server.client.get(presented.proof, headers=dict(presented.headers))

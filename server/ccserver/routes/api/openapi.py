@@ -41,6 +41,7 @@ _STATUSES = {
     201: "Made.",
     202: "Stored, not yet receipted.",
     204: "Done; there is nothing to say.",
+    400: "A header is there twice.",
     401: "No good credential.",
     403: "Not allowed.",
     404: "There is no such thing here.",
@@ -189,7 +190,7 @@ def _content(status: int, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
 
 def _refusals(row: Endpoint) -> set[int]:
     """Which statuses a route of this shape can refuse with."""
-    found = {405, 429, 503}
+    found = {400, 405, 429, 503}
     if row.caller is not Caller.ANYONE or row.takes:
         found |= {401, 403}
     if _names_something(row):
