@@ -1,9 +1,9 @@
 """Exports for tests of the verifier: honest sites made from a seed, packed as the server does, taken apart."""
 
+import hashlib
 import io
 import random
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,8 +59,8 @@ class Site:
         """What an auditor compared: the server's first keys, and each appliance's first device key."""
         first = {key.use: key for key in reversed(self.keys.signing)}
         pairs = {(key.name, purposes.fingerprint(key.public_key)) for key in first.values()}
-        for epoch in reversed(self.epochs):
-            pairs.add((epoch.appliance, purposes.fingerprint(ed25519.public_key(epoch.seed))))
+        devices = {epoch.appliance: epoch.seed for epoch in reversed(self.epochs)}
+        pairs |= {(box, purposes.fingerprint(ed25519.public_key(seed))) for box, seed in devices.items()}
         return verify.Trust(frozenset(), frozenset(pairs))
 
     def receipts(self) -> list[str]:
@@ -128,7 +128,7 @@ def _appliance(site: Site, appliance: str, plain: bool) -> None:
         if not plain:
             _oddity(site, epoch)
         if rng.random() < 0.4:
-            seed = _rotate(site, epoch)
+            seed = rotate(site, epoch)
         site.cosign(epoch)
         old = epoch
 
@@ -151,7 +151,7 @@ def _carry(site: Site, epoch: Epoch, old: Epoch) -> None:
     site.seal(epoch, Kind.RECOVERED, body)
 
 
-def _rotate(site: Site, epoch: Epoch) -> bytes:
+def rotate(site: Site, epoch: Epoch) -> bytes:
     seed = site.rng.randbytes(32)
     key = ed25519.public_key(seed)
     signature = ed25519.sign(seed, purposes.new_key(SERVER, epoch.appliance, key)).hex()
@@ -202,7 +202,7 @@ def packed(site: Site, sample: int = 3) -> bytes:
     public = [key.model_dump(mode="json") for key in site.keys.public]
     pack.add("keys.json", packing.plain({"keys": public, "statements": list(site.keys.statements)}))
     proofs = []
-    for epoch in sorted(site.epochs, key=lambda one: (one.appliance, one.name)):
+    for epoch in sorted(site.epochs, key=lambda one: one.origin):
         proofs += _pack_log(site, pack, epoch, sample)
     pack.add("proofs.ndjson", b"".join(proof + b"\n" for proof in proofs))
     pack.add("verify.py", b"# the verifier\n")
@@ -244,17 +244,21 @@ def taken_apart(data: bytes) -> Contents:
         return {name: opened.read(name) for name in opened.namelist()}
 
 
-def put_together(site: Site, members: Contents, change: Callable[[dict[str, Any]], None] = lambda _: None) -> bytes:
-    """Return members as an export again, its manifest fitting, signed by the server: what its owner could do."""
+def put_together(site: Site, members: Contents, listed: Contents | None = None) -> bytes:
+    """Return members as an export again, signed by the server: what its owner could do.
+
+    The manifest fits, but for members that are `listed` with another content.
+    """
     out: list[bytes] = []
     pack = Pack(out.append)
     for name in sorted(members):
         pack.add(name, members[name])
+    for each in pack.listed:
+        each["sha256"] = hashlib.sha256((listed or members).get(each["name"], b"")).hexdigest()
     sizes = [_size(data) for name, data in members.items() if name.startswith("logs/") and name.endswith(".json")]
     pack.logs, pack.entries = len(sizes), sum(sizes)
     pack.payloads = sum(data.count(b'"salt"') for name, data in members.items() if name.endswith(".ndjson"))
     about = {"site": "clinic", "partner": "acme", "server": SERVER, "from": site.since, "to": site.until}
-    change(about)
     pack.finish(about, lambda value: site.keys.envelope(PayloadType.EXPORT, value))
     return b"".join(out)
 

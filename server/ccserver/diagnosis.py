@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from ccserver import config, health, keys, migrate, tables
+from ccserver import config, health, keys, migrate, pooler, tables
 from ccserver.config import Config
 from ccserver.errors import CentralCommandError
 from ccserver.queries import audit_log, catalog, server
@@ -207,7 +207,7 @@ async def _connections(db: Database, settings: Config) -> list[Finding]:
 
 async def _pooler(db: Database, settings: Config) -> list[Finding]:
     async with db.bare() as conn:
-        pooled = await catalog.is_pooled(conn)
+        pooled = not await pooler.is_direct(conn)
     if not pooled:
         return fine("pooler", "none: the server speaks to PostgreSQL itself")
     if settings.database_direct_url is None:

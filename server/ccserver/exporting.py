@@ -76,7 +76,7 @@ async def write_site(db: Database, keys: ServerKeys, asked: Asked, write: Write)
         pack.add("audit.json", canonical.write(audit))
         pack.add("keys.json", keys_of(keys))
         proofs: list[bytes] = []
-        for log in await evidence_logs.all_of_site(scope):
+        for log in sorted(await evidence_logs.all_of_site(scope), key=lambda log: log.origin):
             proofs += await _write_log(scope, keys, asked, pack, log)
     pack.add("proofs.ndjson", b"".join(proof + b"\n" for proof in proofs))
     pack.add("verify.py", inspect.getsource(verify).encode())

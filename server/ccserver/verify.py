@@ -149,7 +149,7 @@ def ed25519_verify(key: bytes, message: bytes, signature: bytes) -> bool:
 
 # --- The tree (RFC 6962) ------------------------------------------------------------------------------------------
 
-_sha256 = hashlib.sha256
+_sha256, _hexlify = hashlib.sha256, binascii.hexlify
 
 
 def leaf_hash(payload: bytes) -> bytes:
@@ -383,8 +383,8 @@ def is_cosigned(note: Note, key: bytes) -> bool:
     return named and ed25519_verify(key, message, note.cosignature)
 
 
-def open_envelope(value: Any, expected: str, keys: list[bytes]) -> dict[str, Any] | None:
-    """Return what a DSSE envelope for this purpose holds, when one of the keys signed it; else None."""
+def open_envelope(value: Any, expected: str, keys: dict[str, bytes]) -> dict[str, Any] | None:
+    """Return what a DSSE envelope for this purpose holds, when the key that it names signed it; else None."""
     try:
         (signed,) = value["signatures"]
         payload, signature = unb64(value["payload"]), unb64(signed["sig"])
@@ -393,7 +393,7 @@ def open_envelope(value: Any, expected: str, keys: list[bytes]) -> dict[str, Any
         if value["payloadType"] != expected:
             return None
         message = b"DSSEv1 %d %b %d %b" % (len(expected), expected.encode(), len(payload), payload)
-        if any(ed25519_verify(key, message, signature) for key in keys):
+        if ed25519_verify(keys[signed["keyid"]], message, signature):
             return read_canonical(payload)
     except (KeyError, TypeError, ValueError, BrokenError):
         return None
@@ -453,12 +453,15 @@ class ServerKeys:
     server: str
     all: dict[tuple[str, str], bytes]
     vouched: set[tuple[str, str]]
+    strange: int = 0
 
-    def orders(self, only_vouched: bool) -> list[bytes]:
-        """Return the order keys."""
-        return [
-            key for each, key in self.all.items() if each[0] == "order" and (each in self.vouched or not only_vouched)
-        ]
+    def orders(self, only_vouched: bool) -> dict[str, bytes]:
+        """Return the order keys by their names."""
+        return {
+            each[1]: key
+            for each, key in self.all.items()
+            if each[0] == "order" and (each in self.vouched or not only_vouched)
+        }
 
 
 def read_keys(value: dict[str, Any], server: str, trust: Trust) -> ServerKeys:
@@ -471,9 +474,11 @@ def read_keys(value: dict[str, Any], server: str, trust: Trust) -> ServerKeys:
     for statement in value["statements"]:
         said = open_envelope(statement, KEYS_TYPE, found.orders(only_vouched=True)) or {}
         place = (str(said.get("use")), str(said.get("name")))
-        if said.get("server") == server and place in found.all:
-            if found.all[place].hex() != said.get("public_key"):
-                raise BrokenError(f"{place[1]} is another key than the one that its predecessor named")
+        if said.get("server") != server:
+            found.strange += 1
+        elif place not in found.all or found.all[place].hex() != said.get("public_key"):
+            raise BrokenError(f"keys.json lacks a key that its predecessor named, or shows another: {place[1][:120]}")
+        else:
             found.vouched.add(place)
     return found
 
@@ -559,9 +564,8 @@ class Archive:
             raise BrokenError(f"{name} is longer than {limit} bytes")
         self.file.seek(member.offset)
         header = local_header(member)
-        data = self.file.read(len(header) + member.packed)
-        packed = data[len(header) :]
-        if not data.startswith(header) or len(packed) != member.packed:
+        begins, packed = self.file.read(len(header)), self.file.read(member.packed)
+        if begins != header or len(packed) != member.packed:
             raise BrokenError(f"{name} does not stand where the directory says")
         content = _inflate(packed, member.size) if member.method else packed
         if content is None or len(content) != member.size or zlib.crc32(content) != member.crc:
@@ -670,8 +674,13 @@ class Report:
         lines += [_log_line(log) for log in self.logs]
         lines += [_finding_line(found) for found in self.findings]
         hidden = sum(self.counts.values()) - len(self.findings)
-        lines += [f"… and {hidden} more"] if hidden else []
-        return "\n".join([*lines, VERDICTS[self.verdict]])
+        lines += [f"... and {hidden} more"] if hidden else []
+        return "\n".join([*map(_printable, lines), VERDICTS[self.verdict]])
+
+
+def _printable(line: str) -> str:
+    """Return a line that moves no cursor, and that any terminal or pipe takes: what is shown was written by others."""
+    return "".join(each if " " <= each <= "~" else ascii(each)[1:-1] for each in line)
 
 
 def _log_line(log: dict[str, Any]) -> str:
@@ -780,19 +789,45 @@ class Reader:
 
     def __init__(self, export: Export, log: Log, canonical: bool) -> None:
         self.export, self.log, self.report = export, log, export.report
-        self.read = self._read_whole if canonical else self._read_quickly
+        self.leaves_of = self._leaves if canonical else self._leaves_quickly
         self.wanted = sorted(export.wanted.get(log.origin, {}))
+        self.ends = log.ends
 
     def take(self, lines: list[bytes]) -> None:
         """Take the next lines; BrokenError names the first that does not belong."""
+        self._extend(self.leaves_of(lines, self.log.tree.size))
+
+    def _leaves(self, lines: list[bytes], first: int) -> list[bytes]:
         leaves: list[bytes] = []
-        first, prev = self.log.tree.size, self.log.prev
         for seq, line in enumerate(lines, first):
-            leaf = self._stub(seq, line) if line.startswith(_STUB) else self.read(seq, line, prev)
+            leaf = self._leaf(seq, line)
             leaves.append(leaf)
-            prev = leaf.hex()
-        self.log.prev = prev
-        self._extend(leaves)
+            self.log.prev = leaf.hex()
+        return leaves
+
+    def _leaf(self, seq: int, line: bytes) -> bytes:
+        return self._stub(seq, line) if line.startswith(_STUB) else self._read_whole(seq, line, self.log.prev)
+
+    def _leaves_quickly(self, lines: list[bytes], first: int) -> list[bytes]:
+        """Without the canonical check: of a check run only its place, by its last bytes; all else is read whole."""
+        log, ends, leaves, slow = self.log, self.ends, [], False
+        prev, salt = log.prev.encode(), b'","salt":"'
+        kind = f'","kind":"check_run","log":"{log.origin}","prev":"'.encode()
+        for seq, line in enumerate(lines, first):
+            end = b'","seq":%d,"v":1}' % seq
+            placed = line.endswith(end) and line.endswith(kind + prev + salt, 0, -32 - len(end))
+            if placed and seq not in ends and not slow:
+                hashed = _sha256(b"\x00")
+                hashed.update(line)
+                leaf = hashed.digest()
+            else:
+                log.prev = prev.decode()
+                leaf = self._leaf(seq, line)
+                slow = log.pruned or log.named_key is not None
+            leaves.append(leaf)
+            prev = _hexlify(leaf)
+        log.prev = prev.decode()
+        return leaves
 
     def _extend(self, leaves: list[bytes]) -> None:
         tree = self.log.tree
@@ -856,16 +891,6 @@ class Reader:
             and value["clock"] in ("sync", "unsync", "stepped")
             and type(value["body"]) is dict
         )
-
-    def _read_quickly(self, seq: int, line: bytes, prev: str) -> bytes:
-        """Without the canonical check: its place, from the ends of the line; for the rest the leaf answers."""
-        end = b'","seq":%d,"v":1}' % seq
-        place = f'","log":"{self.log.origin}","prev":"{prev}","salt":"'.encode()
-        if not line.endswith(end) or not line.endswith(place, 0, -32 - len(end)) or not line.startswith(b'{"at":'):
-            raise BrokenError("not the entry that belongs at this place of this log", seq)
-        if not seq or seq in self.log.ends or b'","kind":"check_run"' not in line:
-            return self._read_whole(seq, line, prev)
-        return _sha256(b"\x00" + line).digest()
 
     def _note(self, seq: int, value: dict[str, Any], length: int) -> None:
         log, kind, at = self.log, value["kind"], value["at"]
@@ -990,11 +1015,12 @@ class Export:
         self.erased: dict[str, tuple[str, int]] = {}
         self.redacted: set[str] = set()
 
-    def content(self, name: str, limit: int) -> bytes:
-        """Return a member's content, once it is the one that the manifest counts."""
+    def content(self, name: str, limit: int, quickly: bool = False) -> bytes:
+        """Return a member's content, if it is the one that the manifest counts; quickly: by its packed bytes alone."""
         content, packed = self.archive.read(name, limit)
         said = self.said[name]
-        if said["sha256"] != _sha256(content).hexdigest() or said["packed_sha256"] != _sha256(packed).hexdigest():
+        same = said["packed_sha256"] == _sha256(packed).hexdigest()
+        if not same or not (quickly or said["sha256"] == _sha256(content).hexdigest()):
             raise BrokenError(f"{name} is not the one that the manifest names")
         return content
 
@@ -1026,6 +1052,16 @@ class Export:
         if missing:
             raise BrokenError(f"{missing[0]} is missing")
         return dict(zip(names, members))
+
+    def check_keys(self) -> None:
+        """List every key of the server, and every statement, to which no path leads from the trust file."""
+        for use, name in sorted(set(self.keys.all) - self.keys.vouched):
+            fingerprint = _sha256(self.keys.all[use, name]).hexdigest()
+            text = f"nobody vouches for the {use} key {name}: compare its fingerprint {fingerprint}"
+            self.report.add("incomplete", "unvouched_server_key", text)
+        if self.keys.strange:
+            text = f"{self.keys.strange} statement(s) of keys.json are by no key that you vouch for"
+            self.report.add("incomplete", "unvouched_server_key", text)
 
     def check_signature(self) -> None:
         """Check that the server signed for the manifest, by a key that the trust file leads to."""
@@ -1080,10 +1116,12 @@ def _verify(export: Export, receipts: list[str], options: Options) -> None:
     manifest, report = export.manifest, export.report
     report.export = {name: manifest[name] for name in ("server", "partner", "site", "from", "to")}
     export.check_signature()
-    for name in ("README.txt", "audit.json", "verify.py"):
+    export.check_keys()
+    for name in ("README.txt", "verify.py"):
         export.content(name, MAX_SMALL)
+    _check_audit(export)
     if not options.canonical:
-        report.add("incomplete", "not_canonical", "the canonical form was not checked, as you asked")
+        report.add("incomplete", "not_canonical", "the canonical form of check runs was not checked, as you asked")
     logs = _read_logs(export)
     _take_receipts(export, logs, receipts)
     progress = Progress(manifest["entries"], options.quiet)
@@ -1093,6 +1131,15 @@ def _verify(export: Export, receipts: list[str], options: Options) -> None:
     report.logs = [log.summary() for log in logs]
     if not logs:
         report.add("incomplete", "empty", "there is no log in it")
+
+
+def _check_audit(export: Export) -> None:
+    """Check that the audit head is one, and of the partner; nothing in an export leads to its hash."""
+    value = read_canonical(export.content("audit.json", MAX_SMALL))
+    size, head = value.get("size"), value.get("hash")
+    fits = type(size) is int and size >= 0 and type(head) is str and _HEX64.fullmatch(head)
+    if set(value) != {"partner", "size", "hash"} or not fits or value["partner"] != export.manifest["partner"]:
+        raise BrokenError("audit.json has another shape, or is of another partner")
 
 
 def _read_logs(export: Export) -> list[Log]:
@@ -1175,7 +1222,7 @@ def _verify_log(export: Export, log: Log, canonical: bool, progress: Progress) -
     log.broken = True
     try:
         reader = Reader(export, log, canonical)
-        for lines in _parts(export, log):
+        for lines in _parts(export, log, quickly=not canonical):
             reader.take(lines)
             progress.add(len(lines))
         if log.tree.size != log.size:
@@ -1188,15 +1235,16 @@ def _verify_log(export: Export, log: Log, canonical: bool, progress: Progress) -
         export.report.add("broken", "entry", str(error), log.origin, seq)
 
 
-def _parts(export: Export, log: Log) -> Iterator[list[bytes]]:
+def _parts(export: Export, log: Log, quickly: bool = False) -> Iterator[list[bytes]]:
     prefix, expected = log.name[:-5] + "/", 0
     for name in [name for name in export.said if name.startswith(prefix)]:
         if name != f"{prefix}{expected:012d}.ndjson":
             raise BrokenError("a part of the log is missing, or stands elsewhere", expected)
-        data = export.content(name, MAX_PART)
+        data = export.content(name, MAX_PART, quickly)
         if not data.endswith(b"\n"):
             raise BrokenError("the last line of a part is cut off", expected)
-        lines = data[:-1].split(b"\n")
+        lines = data.split(b"\n")
+        lines.pop()
         if expected + len(lines) > log.size:
             raise BrokenError("more entries than the log has", log.size)
         yield lines
@@ -1300,15 +1348,19 @@ def _check_roots(export: Export, log: Log) -> None:
 def _check_proofs(export: Export, by_origin: dict[str, Log]) -> None:
     """Check the inclusion proofs of the sample, as anybody would who has nothing but a proof and a receipt."""
     data = export.content("proofs.ndjson", MAX_SMALL)
+    before = ("", -1)
     for line in data.split(b"\n")[:-1]:
         value = read_canonical(line)
         if set(value) != {"hashes", "leaf", "log", "seq"} or not isinstance(value["hashes"], list):
             raise BrokenError("proofs.ndjson has another shape")
         log = by_origin.get(str(value["log"]))
-        texts = [value["leaf"], *value["hashes"]]
+        texts = [value["leaf"], *value["hashes"]] if type(value["log"]) is str else [None]
         if not all(type(text) is str and _HEX64.fullmatch(text) for text in texts) or type(value["seq"]) is not int:
             raise BrokenError("proofs.ndjson has another shape")
-        leaf, *hashes = [bytes.fromhex(text) for text in texts]
+        if (value["log"], value["seq"]) <= before:
+            raise BrokenError("proofs.ndjson is out of order")
+        before = (value["log"], value["seq"])
+        leaf, *hashes = [bytes.fromhex(str(text)) for text in texts]
         if log is None or root_from_inclusion(leaf, value["seq"], log.size, hashes) != log.roots.get(log.size, b""):
             text = "an inclusion proof does not lead to the root"
             export.report.add("broken", "proof", text, str(value["log"])[:300])
@@ -1325,11 +1377,24 @@ def _check_epochs(export: Export, logs: list[Log]) -> None:
             elif after.number != before.number + 1:
                 text = f"no log between number {before.number} and this one is here"
                 export.report.add("incomplete", "missing_log", text, after.origin)
-            if after.genesis and after.genesis.get("previous") is None and before.receipt:
+            if after.genesis and not _names(after, before) and before.receipt:
                 text = f"its genesis does not say what was receipted of {before.origin}"
                 export.report.add("incomplete", "unlinked", text, after.origin, 0)
         if epochs[0].genesis and epochs[0].number > 1 and epochs[0].genesis.get("previous") is None:
-            export.report.add("note", "begins_late", f"begins with number {epochs[0].number}", epochs[0].origin)
+            text = f"no log before number {epochs[0].number} is here"
+            export.report.add("incomplete", "missing_log", text, epochs[0].origin)
+
+
+def _names(log: Log, before: Log) -> bool:
+    """Return whether a log's genesis names that one as the one before."""
+    previous = log.genesis.get("previous") if log.genesis else None
+    return type(previous) is str and previous.partition("\n")[0] == before.origin
+
+
+def _is_signed(export: Export, log: Log) -> bool:
+    """Return whether the log's key signed for all its entries, and they lead to that root."""
+    notes = export.wanted.get(log.origin, {}).get(log.size, [])
+    return not log.broken and any(note.root == log.roots.get(log.size) for _, note in notes)
 
 
 def _check_vouched(export: Export, logs: list[Log]) -> None:
@@ -1338,8 +1403,9 @@ def _check_vouched(export: Export, logs: list[Log]) -> None:
     good = {(log.appliance, log.key) for log in logs if trust.has(log.appliance, log.key)}
     for log in sorted(logs, key=lambda log: log.number):
         log.is_vouched = (log.appliance, log.key) in good
-        if log.is_vouched and not log.broken and log.named_key:
+        if log.is_vouched and _is_signed(export, log) and log.named_key:
             good.add((log.appliance, log.named_key))
+            good.discard((log.appliance, log.key))  # it gave way: a later log by it would be a thief's
         if not log.is_vouched:
             text = f"nobody vouches for its key: compare its fingerprint {_sha256(log.key).hexdigest()}"
             report.add("incomplete", "unvouched_key", text, log.origin)

@@ -10,7 +10,7 @@ from ccserver.localpg import Urls
 from tests.architecture.source import ROOT, database_calls, functions, literal
 
 QUERIES = sorted((ROOT / "server/ccserver/queries").glob("*.py"))
-OTHERS = [ROOT / "server/ccserver" / name for name in ("scope.py", "migrate.py")]
+OTHERS = [ROOT / "server/ccserver" / name for name in ("scope.py", "migrate.py", "pooler.py")]
 SCOPES = {"PartnerScope", "SiteScope", "ApplianceScope", "PlatformScope", "CredentialScope"}
 # Run before any tenant is known, or set their own scope in SQL: they take the bare connection, each for that reason.
 BARE = {
@@ -21,9 +21,7 @@ BARE = {
     "witness_marks.mark",
     "witness_marks.move",
     "witness_marks.begin_generation",
-} | {
-    f"catalog.{name}" for name in ("memberships", "unlocked", "strangers", "clock", "room", "compression", "is_pooled")
-}
+} | {f"catalog.{name}" for name in ("memberships", "unlocked", "strangers", "clock", "room", "compression")}
 
 
 def test_every_query_takes_a_scope_first() -> None:

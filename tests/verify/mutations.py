@@ -1,7 +1,8 @@
 """Exports spoilt from a seed: every class of byte flipped, dropped, doubled, swapped, cut, replayed or substituted.
 
 Half are spoilt as a file on its way could be; the other half are packed again with a fitting manifest that the server
-signs, as its own owner could do. What the owner may say freely (README, audit head, the verifier) is left.
+signs, as its own owner could do. What the owner may say freely (README, the verifier, the audit head's numbers) is
+spoilt there under a signed manifest that lists what it was.
 """
 
 import json
@@ -88,7 +89,8 @@ def _as_its_owner(rng: random.Random, site: Site, data: bytes) -> tuple[str, byt
     members = {name: text for name, text in exports.taken_apart(data).items() if name not in exports.LAST}
     name = rng.choice(list(OWNED))
     changed = OWNED[name](rng, dict(members))
-    return name, data if changed == members else exports.put_together(site, changed)
+    listed = members if name == beside_logs.__name__ else None
+    return name, data if changed == members else exports.put_together(site, changed, listed)
 
 
 def _judged(members: Contents, end: str = "") -> list[str]:
@@ -99,8 +101,9 @@ def _judged(members: Contents, end: str = "") -> list[str]:
 def bytes_of(rng: random.Random, members: Contents) -> Contents:
     """Change some bytes of a log, of its .json, of the keys or of the proofs."""
     name = rng.choice([*_judged(members), *_judged(members, _PARTS), "keys.json", "proofs.ndjson"])
-    spoil = rng.choice(list(RAW.values()))
-    return members | {name: spoil(rng, members[name])} if members[name] else members
+    spoilt = rng.choice(list(RAW.values()))(rng, members[name]) if members[name] else b""
+    fewer = name == "proofs.ndjson" and set(spoilt.splitlines(keepends=True)) < set(members[name].splitlines(True))
+    return members if fewer else members | {name: spoilt}  # which entries are proved one by one is the owner's choice
 
 
 def lines_of(rng: random.Random, members: Contents) -> Contents:
@@ -191,8 +194,43 @@ def other_signature(rng: random.Random, members: Contents) -> Contents:
     return members | {name: canonical.write(value, 2**24)}
 
 
-_OWNED = (bytes_of, lines_of, hidden_line, changed_member, meta_of, dropped_log, moved_log, other_keys, other_signature)
+def beside_logs(rng: random.Random, members: Contents) -> Contents:
+    """Change what stands beside the logs; the manifest goes on listing what was there."""
+    name = rng.choice(["README.txt", "audit.json", "verify.py"])
+    return members | {name: rng.choice(list(RAW.values()))(rng, members[name])}
+
+
+def audit_of(rng: random.Random, members: Contents) -> Contents:
+    """Show an audit head of another partner, or of no shape."""
+    value = canonical.read(members["audit.json"], 2**24)
+    key, other = rng.choice(
+        [("partner", "other"), ("partner", None), ("size", -1), ("size", "0"), ("hash", "00"), ("hash", 0), ("x", 1)]
+    )
+    return members | {"audit.json": canonical.write(value | {key: other}, 2**24)}
+
+
+_OF_LOGS = (bytes_of, lines_of, hidden_line, changed_member, meta_of, dropped_log, moved_log)
+_OWNED = (*_OF_LOGS, other_keys, other_signature, beside_logs, audit_of)
 OWNED: dict[str, Callable[[random.Random, Contents], Contents]] = {each.__name__: each for each in _OWNED}
+
+
+def unnamed(site: Site, seed: int) -> str | None:
+    """Flip a bit of an entry, packed and signed anew; return what was done when the verifier names another place.
+
+    Where the flip is in `prev`, the entry before may be named: either of the two was changed.
+    """
+    rng = random.Random(seed)
+    epoch = rng.choice(site.epochs)
+    seq = rng.randrange(len(epoch.payloads))
+    found = exports.verified(site, with_payload(site, epoch, seq, lambda line: _flipped(rng, line)))
+    first = next((each for each in found.findings if each["sort"] == "broken"), {})
+    named = first.get("log") == epoch.origin and first.get("seq") in (seq, max(seq - 1, 0))
+    return None if named else f"{seed}: {epoch.origin} {seq} was changed, and this is said: {first}"
+
+
+def _flipped(rng: random.Random, line: bytes) -> bytes:
+    spoilt = flip(rng, line)
+    return _flipped(rng, line) if b"\n" in spoilt else spoilt
 
 
 def with_payload(site: Site, epoch: Epoch, seq: int, change: Callable[[bytes], bytes]) -> bytes:

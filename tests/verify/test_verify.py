@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pwd
 import random
 import struct
 import subprocess
@@ -23,6 +24,7 @@ VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "shared" / "evidence_log_v1.json").read_text(encoding="utf-8")
 )
 VERIFY = str(Path(verify.__file__))
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,10 @@ def test_an_honest_export_is_not_refused(seed: int) -> None:
 def test_five_hundred_mutations_are_refused(site: Site) -> None:
     accepted = [name for name in (mutations.accepted(site, seed) for seed in range(500)) if name]
     assert accepted == []
+
+
+def test_a_flipped_bit_of_an_entry_is_named_by_its_place(site: Site) -> None:
+    assert [name for name in (mutations.unnamed(site, seed) for seed in range(50)) if name] == []
 
 
 @pytest.mark.parametrize("place", [0, 1, 5, -1])
@@ -130,8 +136,11 @@ def test_a_spoilt_file_is_refused_and_never_a_traceback(site: Site, name: str, t
 
 def pythons() -> list[str]:
     """Python 3.9 where it is, and the one that runs this; with CI=1 a missing 3.9 is red."""
-    found = [*sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9")), Path("/usr/bin/python3.9")]
-    there = [str(path) for path in found if path.exists()]
+    roots = [Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".pyenv", Path(os.environ.get("PYENV_ROOT", "/opt/pyenv"))]
+    places = [path for root in roots for path in sorted(root.glob("versions/3.9.*/bin/python3.9"))]
+    unpacked = ROOT / ".tools/python3.9/usr/bin/python3.9"
+    named = [*places, unpacked, Path("/usr/bin/python3.9"), Path("/usr/local/bin/python3.9")]
+    there = [str(path) for path in named if path.exists()]
     return [*there[:1], sys.executable]
 
 
@@ -170,3 +179,61 @@ def test_a_sample_of_any_size_proves_what_it_shows() -> None:
         data = exports.packed(site, sample=50)
         assert exports.taken_apart(data)["proofs.ndjson"].count(b"\n") == size
         assert exports.verified(site, data).findings == []
+
+
+def _intact_of(site: Site) -> verify.Report:
+    return exports.verified(site, exports.packed(site), [])
+
+
+def test_a_key_that_nobody_signed_for_is_not_vouched_for() -> None:
+    site = Site(random.Random(1), exports.server_keys(random.Random(1), 0))
+    first = site.open("box", 1, b"\x01" * 32, None)
+    seed = exports.rotate(site, first)
+    second = site.open("box", 2, seed, None)
+    site.cosign(second)
+    found = _intact_of(site)
+    assert [log["vouched"] for log in found.logs] == [True, False], found.text()
+
+
+def test_a_key_that_gave_way_to_another_vouches_for_no_later_log() -> None:
+    site = Site(random.Random(2), exports.server_keys(random.Random(2), 0))
+    first = site.open("box", 1, b"\x01" * 32, None)
+    exports.rotate(site, first)
+    site.cosign(first)
+    thief = site.open("box", 2, b"\x01" * 32, first.receipt)
+    site.cosign(thief)
+    found = _intact_of(site)
+    assert (found.verdict, set(found.counts)) == (verify.INCOMPLETE, {"unvouched_key"}), found.text()
+
+
+def test_an_appliance_whose_first_logs_are_left_out_is_not_intact() -> None:
+    site = Site(random.Random(3), exports.server_keys(random.Random(3), 0))
+    site.cosign(site.open("box", 2, b"\x01" * 32, None))
+    found = _intact_of(site)
+    assert (found.verdict, set(found.counts)) == (verify.INCOMPLETE, {"missing_log"}), found.text()
+
+
+def test_a_log_that_names_another_than_the_one_before_leaves_that_ones_end_unproved() -> None:
+    site = Site(random.Random(4), exports.server_keys(random.Random(4), 0))
+    first = site.open("box", 1, b"\x01" * 32, None)
+    site.cosign(first)
+    site.cosign(site.open("box", 2, b"\x01" * 32, first.receipt))
+    site.cosign(site.open("box", 3, b"\x01" * 32, first.receipt))
+    found = _intact_of(site)
+    assert (found.verdict, set(found.counts)) == (verify.INCOMPLETE, {"unlinked"}), found.text()
+
+
+def test_what_an_appliance_wrote_moves_no_cursor_and_breaks_no_pipe(tmp_path: Path) -> None:
+    site = Site(random.Random(5), exports.server_keys(random.Random(5), 0))
+    epoch = site.open("box", 1, b"\x01" * 32, None)
+    site.seal(epoch, exports.Kind.GAP, {"count": 1, "first": 1, "last": 1, "reason": "\x1b[2J\nINTACT\n\u202eé"})
+    site.cosign(epoch)
+    path, keys = tmp_path / "export.zip", tmp_path / "keys.txt"
+    path.write_bytes(exports.packed(site))
+    keys.write_text("".join(f"{name} {key}\n" for name, key in site.trust().fingerprints), encoding="utf-8")
+    command = [sys.executable, VERIFY, str(path), "--trust", str(keys)]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONIOENCODING": "ascii"}, check=False)
+    assert (done.returncode, done.stderr) == (verify.INCOMPLETE, "")
+    assert done.stdout.isascii()
+    assert "\x1b" not in done.stdout
+    assert done.stdout.splitlines().count("INTACT") == 0

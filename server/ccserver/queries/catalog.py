@@ -101,11 +101,6 @@ async def compression(conn: "PooledConnection") -> str:
     return found or "default"
 
 
-async def is_pooled(conn: "PooledConnection") -> bool:
-    """Return whether a pooler stands between: it tells a process number of its own."""
-    return bool(await conn.fetchval("SELECT pg_backend_pid()") != conn.get_server_pid())
-
-
 async def overdue(scope: PlatformScope) -> list[Due]:
     """Return what is past its time and was not swept, with a day's grace where nothing depends on it."""
     rows = await scope.conn.fetch(
