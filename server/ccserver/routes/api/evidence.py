@@ -16,7 +16,7 @@ from ccserver import appending, auth, context, exporting, listing
 from ccserver.errors import BadQueryError, CentralCommandError, NotFoundError, TooManyRequestsError
 from ccserver.exporting import Asked
 from ccserver.http import Caller, Endpoint, read_query, reply_value
-from ccserver.listing import COUNTED_TO, MAX_LIMIT, Listing, ListQuery, Moment, Page
+from ccserver.listing import COUNTED_TO, MAX_LIMIT, Cursor, Listing, ListQuery, Moment, Page
 from ccserver.queries import evidence_bundles, evidence_logs
 from ccserver.queries.evidence_bundles import BundleDetail, Flagged
 from ccserver.queries.evidence_logs import LogDetail
@@ -47,7 +47,7 @@ class FlaggedQuery(Message):
     """A page of the list, by its cursor only."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
-    cursor: Annotated[str, Field(max_length=500)] | None = None
+    cursor: Cursor | None = None
 
 
 async def list_logs(request: Request) -> Response:
