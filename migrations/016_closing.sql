@@ -3,18 +3,24 @@
 
 ALTER TABLE partners ADD COLUMN IF NOT EXISTS closed_at timestamptz;
 
+-- The site's row is locked against a closing that goes on at the same time: what begins either ends with it, or is refused.
 CREATE OR REPLACE FUNCTION cc_refuse_in_closed_site() RETURNS trigger LANGUAGE plpgsql AS $function$
+DECLARE
+    closed timestamptz;
 BEGIN
-    IF EXISTS (SELECT FROM sites s WHERE s.id = NEW.site_id AND s.closed_at IS NOT NULL) THEN
+    SELECT s.closed_at INTO closed FROM sites s WHERE s.id = NEW.site_id FOR SHARE;
+    IF closed IS NOT NULL THEN
         RAISE EXCEPTION 'the site is closed' USING ERRCODE = 'CC001';
     END IF;
     RETURN NEW;
 END
 $function$;
 CREATE OR REPLACE FUNCTION cc_refuse_setting_of_closed_site() RETURNS trigger LANGUAGE plpgsql AS $function$
+DECLARE
+    closed timestamptz;
 BEGIN
-    IF NEW.level = 'site'
-        AND EXISTS (SELECT FROM sites s WHERE s.id = NEW.target_id AND s.closed_at IS NOT NULL) THEN
+    SELECT s.closed_at INTO closed FROM sites s WHERE NEW.level = 'site' AND s.id = NEW.target_id FOR SHARE;
+    IF closed IS NOT NULL THEN
         RAISE EXCEPTION 'the site is closed' USING ERRCODE = 'CC001';
     END IF;
     RETURN NEW;

@@ -142,7 +142,7 @@ def _pgbouncer(behind: Server, place: Path) -> Iterator[Pooled]:
     owner = Path(host).stat().st_uid if host.startswith("/") else pwd.getpwnam("nobody").pw_uid
     home = place / "pgbouncer"
     home.mkdir(mode=0o700)
-    (home / "users").write_text('"cc_server" ""\n')
+    (home / "users").write_text('"cc_server" ""\n"cc_owner" ""\n')
     (home / "pgbouncer.ini").write_text(PGBOUNCER.format(target=f"host={host} port={port}", home=home))
     switch = {"user": owner, "group": pwd.getpwuid(owner).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
     if switch:

@@ -59,8 +59,8 @@ class Site:
         """What an auditor compared: the server's first keys, and each appliance's first device key."""
         first = {key.use: key for key in reversed(self.keys.signing)}
         pairs = {(key.name, purposes.fingerprint(key.public_key)) for key in first.values()}
-        for epoch in reversed(self.epochs):
-            pairs.add((epoch.appliance, purposes.fingerprint(ed25519.public_key(epoch.seed))))
+        devices = {epoch.appliance: epoch.seed for epoch in reversed(self.epochs)}
+        pairs |= {(box, purposes.fingerprint(ed25519.public_key(seed))) for box, seed in devices.items()}
         return verify.Trust(frozenset(), frozenset(pairs))
 
     def receipts(self) -> list[str]:
@@ -128,7 +128,7 @@ def _appliance(site: Site, appliance: str, plain: bool) -> None:
         if not plain:
             _oddity(site, epoch)
         if rng.random() < 0.4:
-            seed = _rotate(site, epoch)
+            seed = rotate(site, epoch)
         site.cosign(epoch)
         old = epoch
 
@@ -151,7 +151,7 @@ def _carry(site: Site, epoch: Epoch, old: Epoch) -> None:
     site.seal(epoch, Kind.RECOVERED, body)
 
 
-def _rotate(site: Site, epoch: Epoch) -> bytes:
+def rotate(site: Site, epoch: Epoch) -> bytes:
     seed = site.rng.randbytes(32)
     key = ed25519.public_key(seed)
     signature = ed25519.sign(seed, purposes.new_key(SERVER, epoch.appliance, key)).hex()

@@ -260,13 +260,14 @@ def tend(agent: Agent) -> None:
 
 
 async def prune(agent: Agent) -> int:
-    """Let rows leave that were receipted long enough before the newest receipt, so many at a time; return how many did.
+    """Let rows leave that were receipted long enough ago, so many at a time; return how many did.
 
-    Both times are the server's: this machine's wall clock may be years off, and must not cost a payload.
+    Neither a server's clock that ran ahead nor this machine's own may cost a payload: both must agree that it is time.
     """
     known = identity.load(agent.places)
     keep_ms = retention.keep_ms(known.backup_window_days if known else 0)
-    before_ms = agent.store.read(retention.newest_receipt_ms) - keep_ms
+    wall_ms, _ = agent.watch.stamp()
+    before_ms = agent.store.read(retention.now_ms, wall_ms) - keep_ms
     left = 0
     for _ in range(PRUNE_BLOCKS):
         gone = await agent.store.write(retention.prune, before_ms)

@@ -60,7 +60,7 @@ class DeviceKey:
 
     seed: bytes = field(repr=False)
 
-    @property
+    @functools.cached_property
     def public(self) -> bytes:
         """The raw 32-byte public key."""
         return ed25519.public_key(self.seed)

@@ -4,7 +4,8 @@ Nothing that is not receipted ever leaves, whatever its age; and what leaves is 
 damaged on the disk is found before its payload is gone.
 """
 
-from ccagent import leaves, queue, withholding
+from ccagent import budget, leaves, queue, withholding
+from ccagent.budget import Fullness
 from ccagent.queue import Epoch
 from ccagent.store import Tx
 
@@ -17,6 +18,16 @@ def newest_receipt_ms(tx: Tx) -> int:
     """Return when the newest receipt was cosigned, by the server's clock (ms UTC); 0 while there is none."""
     newest: int | None = tx.execute("SELECT max(cosigned_at_s) FROM receipts").fetchone()[0]
     return (newest or 0) * 1000
+
+
+def now_ms(tx: Tx, wall_ms: int) -> int:
+    """Return by which time rows leave: the newest receipt's, but not ahead of this machine's wall clock (both ms UTC).
+
+    A server whose clock ran years ahead for an hour would else cost every payload that it has receipted; a machine
+    whose own clock is behind keeps more. Once the store fills up the server's clock alone decides.
+    """
+    newest = newest_receipt_ms(tx)
+    return newest if budget.fullness(tx) >= Fullness.WARN else min(newest, wall_ms)
 
 
 def keep_ms(backup_window_days: int) -> int:

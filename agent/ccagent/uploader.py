@@ -70,8 +70,9 @@ def cap_s(cause: Cause, retry_count: int) -> float:
 
 
 def wait_s(error: RequestError, retry_count: int, uniform: Uniform) -> float:
-    """Return how long to wait: anything from 5 s to the cap, so that a thousand appliances do not return at once.
+    """Return how long to wait: anything up to the cap, so that a thousand appliances do not return at once.
 
+    At least 5 s and a twentieth of the cap: many short waits in a row would cost a failing server too many tries a day.
     What the server asked for (Retry-After) goes before, with a tenth of it as jitter on top; where that did not help
     three times, it is only the least.
     """
@@ -80,7 +81,8 @@ def wait_s(error: RequestError, retry_count: int, uniform: Uniform) -> float:
     asked = asked_s(error, uniform)
     if asked is not None and retry_count <= ASKED_TIMES:
         return asked
-    return max(asked or 0.0, uniform(MIN_WAIT_S, cap_s(error.cause, retry_count)))
+    cap = cap_s(error.cause, retry_count)
+    return max(asked or 0.0, uniform(max(MIN_WAIT_S, cap / 20), cap))
 
 
 def asked_s(error: RequestError, uniform: Uniform) -> float | None:

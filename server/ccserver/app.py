@@ -24,7 +24,7 @@ from ccserver.errors import (
     NotFoundError,
     NotSignedInError,
 )
-from ccserver.http import Caller, Endpoint, RequestLog, code_of, note, problem, wants_page
+from ccserver.http import Caller, Endpoint, RequestLog, check_headers, code_of, note, problem, wants_page
 from ccserver.keys import KeyFile
 from ccserver.pages import account, dashboard, reference, session, trouble, welcome
 from ccserver.routes.agent import checkin, enrolment, incidents, log
@@ -131,6 +131,7 @@ def routes() -> list[BaseRoute]:
 def _guarded(row: Endpoint) -> Any:
     async def endpoint(request: Request) -> Response:
         request.scope["cc.route"] = row.path
+        check_headers(request)
         await _admit(request, row)
         if row.method != "GET" and not row.path.startswith("/agent/"):
             auth.check_origin(request)

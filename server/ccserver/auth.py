@@ -39,6 +39,7 @@ from ccshared.canonical import Json
 from ccshared.vocabulary import Role
 
 SESSION_HOURS = 12
+SECURE_COOKIE = "__Host-cc_session"
 PASSWORD_LETTERS = 12
 CHOOSING_RULE = "A password needs at least 12 letters, and at most 1000."
 _KEY_VALUE = re.compile(r"cck_[0-9A-Za-z_-]{43}")
@@ -128,8 +129,13 @@ def device(request: Request) -> tokens.Device:
     return found
 
 
+def cookie_name(request: Request) -> str:
+    """Return the name of the cookie that a session comes in: browsers keep the first one to TLS and this host."""
+    return SECURE_COOKIE if context.of(request).config.secure else "cc_session"
+
+
 async def _by_session(request: Request) -> Principal:
-    value = request.cookies.get(_cookie_name(request), "")
+    value = request.cookies.get(cookie_name(request), "")
     if not _COOKIE_VALUE.fullmatch(value):
         raise NotSignedInError
     db = context.of(request).db
@@ -173,7 +179,7 @@ async def _write_use(ctx: Context, key: KnownKey) -> None:
 
 def presents(request: Request) -> bool:
     """Return whether a request presents a credential at all."""
-    return "authorization" in request.headers or bool(request.cookies.get(_cookie_name(request)))
+    return "authorization" in request.headers or bool(request.cookies.get(cookie_name(request)))
 
 
 def new_key(secret: str | None = None) -> tuple[str, str]:
@@ -210,7 +216,7 @@ async def open_session(request: Request, user: User, response: Response, *, seco
         detail: dict[str, Json] = {"second_factor": second_factor}
         await audit_log.append(scope, Act(f"user:{user.login}", "session.open", f"session:{new.id}", detail))
     response.set_cookie(
-        _cookie_name(request),
+        cookie_name(request),
         value,
         max_age=SESSION_HOURS * 3600,
         httponly=True,
@@ -221,15 +227,15 @@ async def open_session(request: Request, user: User, response: Response, *, seco
 
 async def close_session(request: Request, who: Principal, response: Response) -> None:
     """End the session that the request came with."""
-    value = request.cookies.get(_cookie_name(request), "")
+    value = request.cookies.get(cookie_name(request), "")
     async with context.of(request).db.partner(who.partner_id) as scope:
         await sessions.delete(scope, _hash(value))
     secure = context.of(request).config.secure  # browsers ignore a __Host- cookie without it, even its deletion
-    response.delete_cookie(_cookie_name(request), httponly=True, samesite="strict", secure=secure)
+    response.delete_cookie(cookie_name(request), httponly=True, samesite="strict", secure=secure)
 
 
 async def _end_presented(request: Request) -> None:
-    value = request.cookies.get(_cookie_name(request), "")
+    value = request.cookies.get(cookie_name(request), "")
     if not _COOKIE_VALUE.fullmatch(value):
         return
     db = context.of(request).db
@@ -251,10 +257,6 @@ def check_origin(request: Request) -> None:
     elif request.headers.get("origin", "").partition("://")[2] == request.headers.get("host", ""):
         return
     raise ForeignOriginError
-
-
-def _cookie_name(request: Request) -> str:
-    return "__Host-cc_session" if context.of(request).config.secure else "cc_session"
 
 
 def _hash(value: str) -> str:

@@ -15,12 +15,16 @@ from ccshared.canonical import Json
 
 @dataclass(frozen=True)
 class Closing:
-    """What closing a site ends: appliances in service, codes that could be used, orders that are pending."""
+    """What closing a site ends: appliances in service, codes that could be used, orders that are pending.
+
+    `waiting` entries are on its appliances, by their last check-ins, and not here: they are not taken any more.
+    """
 
     site_id: str
     appliances: int
     codes: int
     orders: int
+    waiting: int
 
 
 @dataclass(frozen=True)
@@ -42,20 +46,25 @@ async def foresee(scope: SiteScope) -> Closing:
         await appliances.count_in_service(scope),
         await enrollment_codes.count_open(scope),
         await orders.count_pending(scope),
+        await appliances.count_waiting(scope),
     )
 
 
 async def close(scope: SiteScope, actor: str, export_sha256: str | None) -> Closing:
     """Close the site and write down who did, and which export was made of it; SiteClosedError when it is closed."""
+    if not await sites.hold_open(scope):
+        raise SiteClosedError
+    waiting = await appliances.count_waiting(scope)
     ended = Closing(
         scope.site_id,
         await appliances.revoke_all(scope),
         await enrollment_codes.revoke_all(scope),
         await orders.cancel_all(scope, actor),
+        waiting,
     )
-    if not await sites.close(scope):
-        raise SiteClosedError
+    await sites.close(scope)
     detail: dict[str, Json] = {"appliances": ended.appliances, "codes": ended.codes, "orders": ended.orders}
+    detail["waiting"] = waiting
     act = Act(actor, "site.close", f"site:{scope.site_id}", detail | {"export_sha256": export_sha256})
     await audit_log.append(scope, act)
     return ended

@@ -48,6 +48,7 @@ _LISTEN = re.compile(r"(?:\[([0-9a-f:]+)\]|([0-9A-Za-z.-]+)):([0-9]{1,5})")
 class Config:
     """How this server runs. `database_url` is None for the embedded database under `data_dir`.
 
+    `database_direct_url` goes past a pooler, for the lock of `migrate`; None where the owner's URL does that itself.
     `backup_window_days`: how old the oldest backup is that may be restored; appliances keep evidence twice as long.
     `appliance_quota_mib`: how much one appliance may store at once; an eighth of it comes back a day.
     """
@@ -93,7 +94,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
     return Config(
         database_url=values.get("DATABASE_URL") or None,
         database_owner_url=values.get("DATABASE_OWNER_URL") or None,
-        database_direct_url=values.get("DATABASE_DIRECT_URL") or values.get("DATABASE_URL") or None,
+        database_direct_url=values.get("DATABASE_DIRECT_URL") or None,
         pool_min=pool_min,
         pool_max=_integer(values, "DATABASE_POOL_MAX", max(10, pool_min), pool_min),
         data_dir=data_dir,

@@ -210,10 +210,10 @@ async def _pooler(db: Database, settings: Config) -> list[Finding]:
         pooled = not await pooler.is_direct(conn)
     if not pooled:
         return fine("pooler", "none: the server speaks to PostgreSQL itself")
-    if settings.database_direct_url == settings.database_url:
-        said = "a pooler stands between, and DATABASE_DIRECT_URL does not go past it"
-        return warning("pooler", said, "set DATABASE_DIRECT_URL to PostgreSQL's own address")
-    return fine("pooler", "a pooler stands between, so no statement is kept prepared")
+    if settings.database_direct_url is None:
+        said = "a pooler stands between; `migrate` needs a way past it for its lock"
+        return warning("pooler", said, "set DATABASE_DIRECT_URL, even where DATABASE_OWNER_URL leads past it")
+    return fine("pooler", "a pooler stands between, and DATABASE_DIRECT_URL leads past it")
 
 
 async def _compression(db: Database, _settings: Config) -> list[Finding]:

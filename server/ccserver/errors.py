@@ -39,7 +39,7 @@ class NewerSchemaError(MigrationError):
 
 
 class PoolerError(MigrationError):
-    """Through a pooler the migrations' lock would hold nothing: let DATABASE_OWNER_URL name the database itself."""
+    """Through a pooler the migrations' lock would hold nothing: set DATABASE_DIRECT_URL, which leads past it."""
 
 
 class SealBrokenError(CentralCommandError):
@@ -84,6 +84,10 @@ class SettingUnknownError(CentralCommandError):
 
 class MethodNotAllowedError(CentralCommandError):
     """This address does not take this method: Allow says which it takes."""
+
+
+class HeaderTwiceError(CentralCommandError):
+    """A header that may be there once is there twice, and which one counts nobody can say."""
 
 
 class BadQueryError(CentralCommandError):

@@ -28,6 +28,7 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 JSON_LIMIT = 2 * 1024 * 1024
 _BODY_SECONDS = 60
 _REQUEST_ID = re.compile(rb"[0-9a-f]{16,32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ONCE = ("authorization", "content-type", "content-encoding", "if-match", "idempotency-key", "origin", "sec-fetch-site")
 PROBLEM = "urn:central-command:problem:"
 
 
@@ -65,6 +66,7 @@ class Endpoint:
 
 # The only place that knows which status an error has. The code is the stable end of the problem's type.
 _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
+    errors.HeaderTwiceError: (400, "header-twice"),
     errors.BadBodyError: (422, "body-invalid"),
     errors.BadQueryError: (422, "query-invalid"),
     errors.BadCursorError: (422, "cursor-invalid"),
@@ -126,14 +128,21 @@ def _adapter(kind: Any) -> "pydantic.TypeAdapter[Any]":
     return pydantic.TypeAdapter(kind)
 
 
+def check_headers(request: Request) -> None:
+    """Refuse a request that says twice what it may say once: a proxy in front might have read the other one."""
+    for name in _ONCE:
+        if len(request.headers.getlist(name)) > 1:
+            raise errors.HeaderTwiceError
+
+
 def if_match(request: Request) -> int:
-    """Return the revision that the caller read; PreconditionNeededError without one."""
+    """Return the revision that the caller read; PreconditionNeededError, or BadQueryError for no ETag of ours."""
     given = request.headers.get("if-match")
     if given is None:
         raise errors.PreconditionNeededError
     match = re.fullmatch(r'"([0-9]{1,15})"', given.strip())
     if match is None:
-        raise errors.ChangedMeanwhileError
+        raise errors.BadQueryError('If-Match: the ETag that was read, as in "3".')
     return int(match[1])
 
 

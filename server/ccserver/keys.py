@@ -95,8 +95,9 @@ class ServerKeys:
 class KeyFile:
     """The key file of a running process: looked at on each use (one stat), read again when it was replaced.
 
-    A new file that is broken, of another server or with another master key is refused: the last good keys stay, which
-    is logged once and counted in `refused`.
+    A new file that is broken, of another server, with another master key, or without a key that is in use is refused:
+    the last good keys stay, which is logged once and counted in `refused`. Without a key (an old copy put back) its
+    receipts could not be made again, and the next rotation would give its name to another key.
     """
 
     def __init__(self, path: Path) -> None:
@@ -128,6 +129,9 @@ class KeyFile:
     def _require_same_server(self, fresh: ServerKeys) -> None:
         if (fresh.server, fresh.master) != (self._keys.server, self._keys.master):
             raise BadConfigError(f"{self._path} is another server's key file.")
+        lost = [key.name for key in self._keys.signing if key not in fresh.signing]
+        if lost:
+            raise BadConfigError(f"{self._path} lacks {', '.join(lost)}, which signed: it is an old copy.")
 
 
 def _mark(path: Path) -> tuple[int, ...]:

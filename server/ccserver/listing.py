@@ -4,12 +4,13 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field
 
 from ccserver.errors import BadCursorError, BadQueryError
 from ccshared.messages import Message
@@ -19,16 +20,23 @@ MAX_OFFSET = 10_000
 COUNTED_TO = 10_001  # a total stops here; more is not counted
 Item = TypeVar("Item")
 _EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9990, 1, 1, tzinfo=UTC)
+_WRITTEN_OUT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:]{5}.*")
 START = (datetime(9999, 1, 1, tzinfo=UTC), "~")  # after every id, before every row
 
 
 def _in_range(moment: datetime) -> datetime:
-    if not _EARLIEST <= moment <= _LATEST:  # beyond, a change of zone overflows
-        raise ValueError("a time between the years 1970 and 9990")
-    return moment
+    return min(max(moment, _EARLIEST), _LATEST)  # beyond, a change of zone overflows, and nothing is
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_range)]
+def _is_written_out(value: object) -> object:
+    if not isinstance(value, datetime) and not _WRITTEN_OUT.fullmatch(str(value)):  # a bare number would be seconds
+        raise ValueError("a date and time as RFC 3339 writes them")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_is_written_out), AfterValidator(_in_range)]
+_CURSOR = "^[0-9A-Za-z_-]{58,500}$"  # a MAC of 16 bytes, a time, a space and an id, in base64url
+Cursor = Annotated[str, Field(max_length=500, json_schema_extra={"pattern": _CURSOR})]
 
 
 class ListQuery(Message):
@@ -36,7 +44,7 @@ class ListQuery(Message):
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
     offset: Annotated[int, Field(ge=0, json_schema_extra={"maximum": MAX_OFFSET})] = 0
-    cursor: Annotated[str, Field(max_length=500)] | None = None
+    cursor: Cursor | None = None
     total: bool = False
 
 

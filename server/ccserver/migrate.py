@@ -32,6 +32,14 @@ FOLDER = Path(__file__).parent / "migrations"
 _NAME = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
 _SCOPE = "SET LOCAL ROLE cc_platform"
 _LOCK = 0x6363_6D69  # "ccmi"; any number that is ours
+# One bigint key is shown as two halves, the upper one 0 here.
+_IS_LOCKED = """
+    SELECT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = $1::bigint::oid AND pid = $2
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    )
+"""
 _LEDGER = """
     CREATE TABLE IF NOT EXISTS schema_migrations (
         number integer PRIMARY KEY,
@@ -106,23 +114,30 @@ async def plan(owner_url: str) -> list[Migration]:
         return pending(files(), await _ledger(conn))
 
 
-async def run(owner_url: str, progress: Callable[[str], None], wait_s: float = 60) -> int:
-    """Bring the schema up to date; return how many files ran. A second runner waits its turn up to `wait_s` seconds."""
-    async with _connect(owner_url) as conn:
-        if not await pooler.is_direct(conn):
+async def run(
+    owner_url: str, progress: Callable[[str], None], wait_s: float = 60, *, direct_url: str | None = None
+) -> int:
+    """Bring the schema up to date; return how many files ran. A second runner waits its turn up to `wait_s` seconds.
+
+    `direct_url` goes past a pooler that stands before `owner_url`: the lock lasts a session and is taken there.
+    """
+    async with _connect(direct_url or owner_url) as locked, _connect(owner_url) as conn:
+        if not await pooler.is_direct(locked):
             raise PoolerError
-        await _lock(conn, wait_s)
+        await _lock(locked, wait_s)
         await conn.execute(_LEDGER)
         todo = pending(files(), await _ledger(conn))
         for migration in todo:
             progress(f"migrate  {migration.name}")
-            await _apply(conn, migration)
+            await _apply(conn, migration, locked.get_server_pid())
     return len(todo)
 
 
-async def _apply(conn: "Connection", migration: Migration) -> None:
+async def _apply(conn: "Connection", migration: Migration, holder: int) -> None:
     try:
         async with conn.transaction():
+            if not await conn.fetchval(_IS_LOCKED, _LOCK, holder):
+                raise MigrationError("The lock is not held in this database: does DATABASE_DIRECT_URL name it?")
             # Row security hides every row from an owner without a scope: better an error than a change of none.
             hiding = "on" if _SCOPE in migration.sql else "off"
             await conn.execute("SELECT set_config('row_security', $1, true)", hiding)
@@ -148,16 +163,17 @@ async def _lock(conn: "Connection", wait_s: float) -> None:
 
 
 async def _ledger(conn: "Connection") -> dict[int, tuple[str, str]]:
-    if await conn.fetchval("SELECT to_regclass('schema_migrations')") is None:
-        return {}
-    rows = await conn.fetch("SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
+    async with conn.transaction():  # so that a pooler gives all of it the same session
+        if await conn.fetchval("SELECT to_regclass('schema_migrations')") is None:
+            return {}
+        rows = await conn.fetch("SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
     return {row["number"]: (row["name"], row["sha256"]) for row in rows}
 
 
 @asynccontextmanager
 async def _connect(owner_url: str) -> AsyncIterator["Connection"]:
     try:
-        conn = await asyncpg.connect(owner_url, timeout=10)
+        conn = await asyncpg.connect(owner_url, timeout=10, statement_cache_size=0)
     except (
         OSError,
         TimeoutError,
@@ -166,7 +182,8 @@ async def _connect(owner_url: str) -> AsyncIterator["Connection"]:
         ValueError,
     ) as error:
         raise DatabaseUnavailableError(
-            f"The database cannot be reached as its owner ({error}): is it running, and is DATABASE_OWNER_URL right?"
+            f"The database cannot be reached as its owner ({error}): is it running, and is DATABASE_OWNER_URL (or "
+            "DATABASE_DIRECT_URL) right?"
         ) from error
     try:
         yield conn

@@ -1,10 +1,11 @@
 """All that is a partner's, in a folder: each site's evidence as one verifiable file, the rest as JSON by line.
 
-A site whose file is there already is not exported again, so what was cut off goes on where it was. Nothing in it works
-as a credential: no password hash, no key, no secret.
+A site whose file is there already, over as much as is stored now, is not exported again, so what was cut off goes on
+where it was. Nothing in it works as a credential: no password hash, no key, no secret.
 """
 
 import hashlib
+import zipfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from ccserver import exporting, files
 from ccserver.exporting import Asked
 from ccserver.keys import ServerKeys
 from ccserver.listing import MAX_LIMIT, START, Page
-from ccserver.queries import appliances, audit_log, incidents, sites, users
+from ccserver.queries import appliances, audit_log, evidence_bundles, evidence_logs, incidents, sites, users
 from ccserver.scope import Database, PartnerScope
 
 Fetch = Callable[[PartnerScope, Page], Awaitable[Sequence[Any]]]
@@ -33,8 +34,9 @@ async def write(db: Database, keys: ServerKeys, partner_id: str, folder: Path, s
     for line in (folder / "sites.ndjson").read_bytes().splitlines():
         site_id = orjson.loads(line)["id"]
         path = folder / "sites" / f"{site_id}.zip"
-        say(f"{path}: {'is there already' if path.exists() else 'written'}")
-        if not path.exists():
+        there = _counted(path) == await _stored(db, Asked(partner_id, site_id))
+        say(f"{path}: {'is there already' if there else 'written'}")
+        if not there:
             with files.replaced(path) as file:
                 await exporting.write_site(db, keys, Asked(partner_id, site_id), file.write)
     (folder / "keys.json").write_bytes(exporting.keys_of(keys))
@@ -42,6 +44,22 @@ async def write(db: Database, keys: ServerKeys, partner_id: str, folder: Path, s
     with files.replaced(folder / "manifest.json") as file:
         file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
     return manifest
+
+
+def _counted(path: Path) -> tuple[int, int, int] | None:
+    """Return what an export that is there counts: logs, entries and payloads; None when it is none."""
+    try:
+        with zipfile.ZipFile(path) as opened:
+            manifest = orjson.loads(opened.read("manifest.json"))
+        return manifest["logs"], manifest["entries"], manifest["payloads"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return None
+
+
+async def _stored(db: Database, asked: Asked) -> tuple[int, int, int]:
+    async with db.site(asked.partner_id, asked.site_id) as scope:
+        logs = await evidence_logs.all_of_site(scope)
+        return len(logs), sum(log.size for log in logs), await evidence_bundles.count_payloads(scope)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -61,11 +61,16 @@ async def move(database: Database, marks: Marks) -> None:
     """Move the mark on where a receipt was given since."""
     if not marks.given:
         return
-    async with database.bare() as conn:
-        moved = await witness_marks.move(conn, marks.known)
+    marks.given = False  # before asking: a receipt that is given meanwhile is told of by the next move
+    try:
+        async with database.bare() as conn:
+            moved = await witness_marks.move(conn, marks.known)
+    except BaseException:
+        marks.given = True
+        raise
     if moved is None:
+        marks.given = True
         await check(database, marks)
         return
-    marks.given = False
     marks.known = max(marks.known, moved)
     await asyncio.to_thread(save, marks)

@@ -7,6 +7,7 @@ neither the server nor the other sweeps.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ from ccserver.retention import Swept, Terms
 from ccserver.scope import Database, PlatformScope
 
 log = logging.getLogger("ccserver.sweeps")
+Chunk = Callable[[PlatformScope, int, Terms], Awaitable[Swept]]
 _PAUSE_SECONDS = 0.05  # between chunks: requests come first
 
 
@@ -27,7 +29,7 @@ class Sweep:
 
     name: str
     says: str
-    chunk: Callable[[PlatformScope, int, Terms], Awaitable[Swept]]
+    chunk: Chunk
     every: timedelta = timedelta(hours=1)
     rows: int = 500
     chunks: int = 20
@@ -51,9 +53,21 @@ class _NotKept(Exception):  # noqa: N818  it carries a result, and rolls a dry r
 
 
 async def _evidence(scope: PlatformScope, rows: int, terms: Terms) -> Swept:
-    if not await queries.clock_is_confirmed(scope):
+    if not await queries.clock_is_confirmed(scope, time.time()):
         raise errors.SweepHeldBackError
     return await queries.prune_payloads(scope, rows, terms.evidence)
+
+
+def _confirmed(chunk: Chunk) -> Chunk:
+    """Undo what a chunk did, with an error, where nobody confirms the clock by which its rows were so old."""
+
+    async def held(scope: PlatformScope, rows: int, terms: Terms) -> Swept:
+        swept = await chunk(scope, rows, terms)
+        if swept.chosen and not await queries.clock_is_confirmed(scope, time.time()):
+            raise errors.SweepHeldBackError
+        return swept
+
+    return held
 
 
 _MINUTE = timedelta(minutes=1)
@@ -83,19 +97,25 @@ SWEEPS: tuple[Sweep, ...] = (
         "spent one-time links",
         lambda scope, rows, terms: queries.drop_invitations(scope, rows, terms.invitations),
     ),
-    Sweep("waivers", "old waivers", lambda scope, rows, terms: queries.drop_waivers(scope, rows, terms.waivers)),
+    Sweep(
+        "waivers",
+        "old waivers",
+        _confirmed(lambda scope, rows, terms: queries.drop_waivers(scope, rows, terms.waivers)),
+    ),
     Sweep(
         "comments",
         "comments of old incidents",
-        lambda scope, rows, terms: queries.drop_comments(scope, rows, terms.incidents),
+        _confirmed(lambda scope, rows, terms: queries.drop_comments(scope, rows, terms.incidents)),
     ),
     Sweep(
         "incidents",
         "old closed incidents",
-        lambda scope, rows, terms: queries.drop_incidents(scope, rows, terms.incidents),
+        _confirmed(lambda scope, rows, terms: queries.drop_incidents(scope, rows, terms.incidents)),
     ),
     Sweep(
-        "snapshots", "old snapshots", lambda scope, rows, terms: queries.drop_snapshots(scope, rows, terms.snapshots)
+        "snapshots",
+        "old snapshots",
+        _confirmed(lambda scope, rows, terms: queries.drop_snapshots(scope, rows, terms.snapshots)),
     ),
     Sweep(
         "check_states",

@@ -674,8 +674,13 @@ class Report:
         lines += [_log_line(log) for log in self.logs]
         lines += [_finding_line(found) for found in self.findings]
         hidden = sum(self.counts.values()) - len(self.findings)
-        lines += [f"… and {hidden} more"] if hidden else []
-        return "\n".join([*lines, VERDICTS[self.verdict]])
+        lines += [f"... and {hidden} more"] if hidden else []
+        return "\n".join([*map(_printable, lines), VERDICTS[self.verdict]])
+
+
+def _printable(line: str) -> str:
+    """Return a line that moves no cursor, and that any terminal or pipe takes: what is shown was written by others."""
+    return "".join(each if " " <= each <= "~" else ascii(each)[1:-1] for each in line)
 
 
 def _log_line(log: dict[str, Any]) -> str:
@@ -1372,11 +1377,24 @@ def _check_epochs(export: Export, logs: list[Log]) -> None:
             elif after.number != before.number + 1:
                 text = f"no log between number {before.number} and this one is here"
                 export.report.add("incomplete", "missing_log", text, after.origin)
-            if after.genesis and after.genesis.get("previous") is None and before.receipt:
+            if after.genesis and not _names(after, before) and before.receipt:
                 text = f"its genesis does not say what was receipted of {before.origin}"
                 export.report.add("incomplete", "unlinked", text, after.origin, 0)
         if epochs[0].genesis and epochs[0].number > 1 and epochs[0].genesis.get("previous") is None:
-            export.report.add("note", "begins_late", f"begins with number {epochs[0].number}", epochs[0].origin)
+            text = f"no log before number {epochs[0].number} is here"
+            export.report.add("incomplete", "missing_log", text, epochs[0].origin)
+
+
+def _names(log: Log, before: Log) -> bool:
+    """Return whether a log's genesis names that one as the one before."""
+    previous = log.genesis.get("previous") if log.genesis else None
+    return type(previous) is str and previous.partition("\n")[0] == before.origin
+
+
+def _is_signed(export: Export, log: Log) -> bool:
+    """Return whether the log's key signed for all its entries, and they lead to that root."""
+    notes = export.wanted.get(log.origin, {}).get(log.size, [])
+    return not log.broken and any(note.root == log.roots.get(log.size) for _, note in notes)
 
 
 def _check_vouched(export: Export, logs: list[Log]) -> None:
@@ -1385,8 +1403,9 @@ def _check_vouched(export: Export, logs: list[Log]) -> None:
     good = {(log.appliance, log.key) for log in logs if trust.has(log.appliance, log.key)}
     for log in sorted(logs, key=lambda log: log.number):
         log.is_vouched = (log.appliance, log.key) in good
-        if log.is_vouched and not log.broken and log.named_key:
+        if log.is_vouched and _is_signed(export, log) and log.named_key:
             good.add((log.appliance, log.named_key))
+            good.discard((log.appliance, log.key))  # it gave way: a later log by it would be a thief's
         if not log.is_vouched:
             text = f"nobody vouches for its key: compare its fingerprint {_sha256(log.key).hexdigest()}"
             report.add("incomplete", "unvouched_key", text, log.origin)

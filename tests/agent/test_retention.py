@@ -135,12 +135,39 @@ async def test_the_agent_lets_rows_leave_thirty_days_after_their_receipt_by_the_
 ) -> None:
     appliance.acknowledge(store, COUNT)
     agent = daemon.open_agent(Config(), places, store)
-    agent.watch = ClockWatch(Clocks(lambda: LATER_MS + 10 * 365 * 86_400_000, lambda: 1.0, lambda: True))
+    agent.watch = at_wall(LATER_MS + 10 * 365 * 86_400_000)
     assert await daemon.prune(agent) == 0  # however far ahead the wall clock is
     heard(store, STAMP[0] + retention.KEEP_MS)
     assert await daemon.prune(agent) == 0
     heard(store, STAMP[0] + retention.KEEP_MS + 1000)
     assert await daemon.prune(agent) == 768
+
+
+async def test_a_receipt_from_the_far_future_makes_no_row_leave_before_our_own_clock_says_so(
+    store: Store, places: Places
+) -> None:
+    appliance.acknowledge(store, COUNT)
+    heard(store, STAMP[0] + 10 * 365 * 86_400_000)  # the server's clock ran ahead, and what it signed stays signed
+    agent = daemon.open_agent(Config(), places, store)
+    agent.watch = at_wall(LATER_MS)
+    assert await daemon.prune(agent) == 0
+    agent.watch = at_wall(STAMP[0] + retention.KEEP_MS + 1000)
+    assert await daemon.prune(agent) == 768
+
+
+async def test_a_store_that_fills_up_goes_by_the_servers_clock_alone(store: Store, places: Places) -> None:
+    appliance.acknowledge(store, COUNT)
+    heard(store, STAMP[0] + retention.KEEP_MS + 1000)
+    agent = daemon.open_agent(Config(), places, store)
+    agent.watch = at_wall(0)
+    assert await daemon.prune(agent) == 0
+    pages = store.read(lambda tx: int(tx.execute("PRAGMA page_count").fetchone()[0]))
+    store.read(lambda tx: setattr(tx, "budget_pages", pages))
+    assert await daemon.prune(agent) == 768
+
+
+def at_wall(wall_ms: int) -> ClockWatch:
+    return ClockWatch(Clocks(lambda: wall_ms, lambda: 1.0, lambda: True))
 
 
 def heard(store: Store, cosigned_at_ms: int) -> None:
@@ -156,7 +183,7 @@ async def test_the_agent_that_runs_tends_its_store_by_itself(store: Store, place
     appliance.acknowledge(store, COUNT)
     heard(store, LATER_MS + retention.KEEP_MS + 1000)
     agent = daemon.open_agent(Config(), places, store)
-    agent.watch = ClockWatch(Clocks(lambda: STAMP[0] + 2 * retention.KEEP_MS, lambda: 1.0, lambda: True))
+    agent.watch = at_wall(STAMP[0] + 2 * retention.KEEP_MS)
     keeping = asyncio.create_task(daemon._keep(agent))
     for _ in range(1000):
         if rows(store) == COUNT + 1 - 768:
@@ -188,6 +215,7 @@ def test_a_receipt_that_nobody_pinned_signed_is_named(store: Store) -> None:
 async def test_the_longer_backup_window_of_the_server_keeps_rows_longer(store: Store, places: Places) -> None:
     appliance.acknowledge(store, COUNT)
     agent = daemon.open_agent(Config(), places, store)
+    agent.watch = at_wall(STAMP[0] + 10 * retention.KEEP_MS)
     daemon._keep_as_long(places, 45)
     heard(store, STAMP[0] + 90 * 86_400_000)
     assert await daemon.prune(agent) == 0

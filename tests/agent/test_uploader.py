@@ -282,9 +282,10 @@ def test_what_a_person_must_put_right_is_tried_every_quarter_of_an_hour_at_least
     assert cap_s(Cause.CONFIGURATION, 9) == 900
 
 
-def test_waits_are_spread_from_five_seconds_to_the_cap() -> None:
+def test_waits_are_spread_from_a_twentieth_of_the_cap_and_five_seconds_to_the_cap() -> None:
     error = TransientError("x")
-    assert wait_s(error, 3, lambda low, _: low) == 5
+    assert wait_s(error, 0, lambda low, _: low) == 5
+    assert wait_s(error, 3, lambda low, _: low) == 24
     assert wait_s(error, 3, lambda _, high: high) == 480
     assert len({wait_s(error, 3, Pace().uniform) for _ in range(1000)}) > 990
 
@@ -301,7 +302,8 @@ def test_what_the_server_asks_for_is_only_the_least_once_it_did_not_help_three_t
     error.retry_after_s = 30
     assert wait_s(error, 3, lambda _, high: high) == 33
     assert wait_s(error, 4, lambda _, high: high) == 960
-    assert wait_s(error, 4, lambda low, _: low) == 30
+    assert wait_s(error, 4, lambda low, _: low) == 48
+    assert wait_s(error, 4, lambda *_: 0.0) == 30
 
 
 async def test_a_conflict_at_the_first_try_after_a_wait_costs_one_request(bench: Bench) -> None:

@@ -15,10 +15,10 @@ from ccshared import vocabulary
 PARTNER = "( SELECT NULLIF(current_setting('cc.partner_id'::text, true), ''::text) AS \"nullif\")"
 SITE = "( SELECT NULLIF(current_setting('cc.site_id'::text, true), ''::text) AS \"nullif\")"
 APPLIANCE = "( SELECT NULLIF(current_setting('cc.appliance_id'::text, true), ''::text) AS \"nullif\")"
-SITE_POLICY = f"((partner_id = {PARTNER}) AND (({SITE} IS NULL) OR (site_id = {SITE})))"
+SITE_POLICY = f"((partner_id = {PARTNER}) AND (NULLIF({SITE}, site_id) IS NULL))"
 PARTNER_POLICY = f"(partner_id = {PARTNER})"
-APPLIANCE_POLICY = f"(({APPLIANCE} IS NULL) OR (appliance_id = {APPLIANCE}))"
-ITSELF_POLICY = f"(({APPLIANCE} IS NULL) OR (id = {APPLIANCE}))"
+APPLIANCE_POLICY = f"(NULLIF({APPLIANCE}, appliance_id) IS NULL)"
+ITSELF_POLICY = f"(NULLIF({APPLIANCE}, id) IS NULL)"
 HIDDEN_POLICY = f"({APPLIANCE} IS NULL)"
 HIDDEN_FROM_APPLIANCES = {"enrollment_codes", "user_sites"} | tables.PARTNER_TABLES
 WORDS: dict[str, type[StrEnum]] = {

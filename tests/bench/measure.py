@@ -4,7 +4,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 Block = Callable[[], Awaitable[None]]
@@ -32,13 +33,41 @@ class Pair:
 
 
 async def ratios(pair: Pair, rounds: int) -> list[float]:
-    """Return ours ÷ other in seconds for each round, after two rounds that do not count; who begins alternates."""
+    """Return ours ÷ other in seconds for each round."""
+    return [ours / other for ours, other in await times(pair, rounds)]
+
+
+async def times(pair: Pair, rounds: int) -> list[tuple[float, float]]:
+    """Return ours and other in seconds of each round, after two rounds that do not count; who begins alternates."""
     found = []
     for number in range(rounds + 2):
         blocks = (pair.ours, pair.other) if number % 2 else (pair.other, pair.ours)
         first, second = [await seconds(block) for block in blocks]
-        found.append(first / second if number % 2 else second / first)
+        found.append((first, second) if number % 2 else (second, first))
     return found[2:]
+
+
+def quickest(found: Sequence[tuple[float, float]]) -> float:
+    """Return ours ÷ other of their first quartiles: what it costs while nothing else keeps the machine busy."""
+    ours, other = [statistics.quantiles(each, n=4)[0] for each in zip(*found, strict=True)]
+    return ours / other
+
+
+@contextmanager
+def on_one_processor() -> Iterator[None]:
+    """Keep to one processor, with every process that is started within; where the system cannot, do nothing.
+
+    Two connections are two processes, and which of them shares a processor with us decides more than what they do.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 async def seconds(block: Block) -> float:

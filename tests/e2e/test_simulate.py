@@ -64,7 +64,8 @@ def test_a_fleet_enrols_once_delivers_all_and_is_judged(clinic: Clinic, tmp_path
 def test_an_interrupt_ends_it_cleanly_with_partial_results(clinic: Clinic, tmp_path: Path) -> None:
     give_codes(clinic)
     file = tmp_path / "scenario.toml"
-    file.write_text(SCENARIO.format(url=clinic.url, fleet=FLEET, more="").replace("= 4", "= 600", 1), "utf-8")
+    longer = SCENARIO.replace("duration_s = 4", "duration_s = 600")
+    file.write_text(longer.format(url=clinic.url, fleet=FLEET, more=""), "utf-8")
     fleet = tmp_path / "fleet"
     clinic.agent.start("simulate", str(file), "--state", str(fleet))
     wait_until(lambda: len(list(fleet.glob("*/agent.db-wal"))) == FLEET)

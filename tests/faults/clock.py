@@ -10,21 +10,22 @@ import contextlib
 import logging
 import random
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ccagent import evidence, identity, opening, queue, retention
 from ccagent.client import Client, TransientError
 from ccagent.clock import Clocks, ClockWatch
 from ccagent.identity import DeviceKey, Enrolment
+from ccagent.simulation.simulated_time import SimulatedLoop
 from ccagent.store import Store
 from ccagent.uploader import Pace, Uploader, cap_s
 from ccshared.entries import Draft
 from ccshared.vocabulary import Clock, Kind
-from tests.faults import appliance, clock_process, hours
-from tests.faults.hours import Hours
+from tests.faults import appliance, clock_process
 from tests.faults.memory_server import MemoryServer
 from tests.faults.rows import Row, scratch, seeded
 
@@ -35,6 +36,16 @@ PATROL_S = 3600.0
 SLACK_S = 10.0
 _PER_PATROL = 14
 _FULL = 10  # stories from which on the running agent is moved at length
+
+
+class Days(SimulatedLoop):
+    """A loop whose days pass at once; `turns` counts what was waited for."""
+
+    turns = 0
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, **more: Any) -> asyncio.TimerHandle:
+        self.turns += 1
+        return super().call_at(when, callback, *args, **more)
 
 
 @dataclass
@@ -65,20 +76,20 @@ class Server(MemoryServer):
 class Machine:
     """An appliance's clocks: both follow the loop's, until something moves them."""
 
-    loop: Hours
+    loop: Days
     wall_at_0: float = appliance.STAMP[0] / 1000
     boot_at_0: float = 1000.0
     asleep_s: float = 0.0
 
     def true_s(self) -> float:
         """Return what the time really is (s since 1970)."""
-        return appliance.STAMP[0] / 1000 + self.loop.now + self.asleep_s
+        return appliance.STAMP[0] / 1000 + self.loop.time() + self.asleep_s
 
     def boot_s(self) -> float:
-        return self.loop.now + self.boot_at_0
+        return self.loop.time() + self.boot_at_0
 
     def wall_ms(self) -> int:
-        return max(round((self.loop.now + self.wall_at_0) * 1000), 0)
+        return max(round((self.loop.time() + self.wall_at_0) * 1000), 0)
 
     def watch(self) -> ClockWatch:
         return ClockWatch(Clocks(self.wall_ms, self.boot_s, lambda: True))
@@ -136,10 +147,13 @@ def run(seed: int, n: int) -> Row:
 def _tell(row: Row, seed: int, number: int) -> None:
     with scratch() as folder:
         chance = random.Random(seed)
-        hours.run(lambda loop: _story(loop, row, chance, folder, number))
+        with asyncio.Runner(loop_factory=Days) as runner:
+            runner.run(_story(row, chance, folder, number))
 
 
-async def _story(loop: Hours, row: Row, chance: random.Random, folder: Path, number: int) -> None:
+async def _story(row: Row, chance: random.Random, folder: Path, number: int) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Days)
     machine = Machine(loop)
     places = appliance.settle_in(folder)
     store = appliance.open_store(places)
@@ -159,16 +173,18 @@ async def _story(loop: Hours, row: Row, chance: random.Random, folder: Path, num
     finally:
         await life.stop()
         life.store.close()
-    row.count("virtual days", round((loop.now + machine.asleep_s) / 86_400))
+    row.count("virtual days", round((loop.time() + machine.asleep_s) / 86_400))
 
 
 async def _weeks(life: Life, backwards_hourly: bool) -> None:
     for hour in range(DAYS * 24):
-        life.server.down = life.chance.random() < (0.7 if life.server.down else 0.05)
+        stirs = backwards_hourly or life.chance.random() < 0.05
+        life.server.down = life.chance.random() < (0.7 if life.server.down or stirs else 0.05)
         await _patrol(life)
+        await asyncio.sleep(SLACK_S)  # so that whoever failed waits when the clock moves
         if backwards_hourly:
             _step(life, -3600)
-        elif life.chance.random() < 0.05:
+        elif stirs:
             await life.chance.choice((_forward, _back, _reboot_in_1970))(life)
         await loop_passes(life, PATROL_S)
         if hour % 24 == 23:
@@ -177,9 +193,9 @@ async def _weeks(life: Life, backwards_hourly: bool) -> None:
 
 async def loop_passes(life: Life, seconds: float) -> None:
     """Let time go by; between two tries there is never more than the cap, and no turn more than the steps need."""
-    began, turns, asked = life.machine.loop.now, life.machine.loop.turns, len(life.server.asked)
+    began, turns, asked = life.machine.loop.time(), life.machine.loop.turns, len(life.server.asked)
     await asyncio.sleep(seconds)
-    passed = life.machine.loop.now - began
+    passed = life.machine.loop.time() - began
     made = life.machine.loop.turns - turns
     life.row.expect(made <= 2 * passed / 5 + 100, f"awake {made} times in {passed:.0f} s: a busy loop")
     tries = len(life.server.asked) - asked
@@ -252,8 +268,8 @@ async def _reboot_in_1970(life: Life) -> None:
     """Start the agent anew on a machine whose clock knows nothing; at the next hour it is set right."""
     await life.stop()
     life.store.close()
-    life.machine.boot_at_0 = 20.0 - life.machine.loop.now
-    life.machine.wall_at_0 = 20.0 - life.machine.loop.now
+    life.machine.boot_at_0 = 20.0 - life.machine.loop.time()
+    life.machine.wall_at_0 = 20.0 - life.machine.loop.time()
     life.store = opening.open_store(appliance.Places(life.folder), life.machine.watch().stamp())
     life.watch = life.machine.watch()
     life.server.asked.append(life.machine.boot_s())  # the wait counts from here at the most

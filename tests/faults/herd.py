@@ -163,5 +163,5 @@ def _backlog(tx: Tx, opened: Epoch, hours: int, failure: Failure) -> None:
     queue.open_epoch(tx, opened, evidence.genesis(stamp, Beginning("enrolment", opened.public_key, None, 1, "0.1.0")))
     for number in range(hours):
         queue.append(tx, draft(number + 1))
-    for _ in range(2 * hours):
+    for _ in range(GROWN if hours else 0):
         queue.note_failure(tx, failure)

@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import ipaddress
 import logging
+import math
 import os
 import random
 import ssl
@@ -26,16 +27,16 @@ from ccagent import enrolment, identity, queue
 from ccagent.client import Cause, Client, ProtocolError, RequestError, TransientError
 from ccagent.identity import DeviceKey, Enrolment
 from ccagent.places import Places
+from ccagent.simulation.simulated_time import SimulatedLoop
 from ccagent.store import Store
 from ccagent.uploader import Pace, Uploader
 from ccshared import notes
 from ccshared.messages import Head
 from tests.devices import Running
-from tests.faults import appliance, hours, real_server
+from tests.faults import appliance, real_server
 from tests.faults.hostile_line import FAULTS, Line
-from tests.faults.hours import Hours
 from tests.faults.memory_server import MemoryServer
-from tests.faults.rows import Row, scratch, seeded
+from tests.faults.rows import Row, most_kib, scratch, seeded
 
 MAX_TRIES, MAX_MEAN = 70, 56
 MAX_GROWTH_KIB = 64 * 1024
@@ -49,7 +50,8 @@ def run(seed: int, n: int) -> Row:
     row, chance = Row(), seeded(seed, "network")
     with scratch() as folder:
         asyncio.run(_through_the_line(folder, row, chance, n))
-    _tries_in_a_day(row, chance, 100 if n >= _FULL else 6)
+    # What the line did depends on how fast this machine is; the days must not.
+    _tries_in_a_day(row, seeded(seed, "days"), 100 if n >= _FULL else 6)
     return row
 
 
@@ -88,7 +90,8 @@ class _Storm:
 
 
 async def _storm(store: Store, line: Line, storm: _Storm, who: Enrolment, row: Row) -> None:
-    before_kib, number = _rss_kib(), 0
+    # Agent, line and server share this process: what any of them keeps counts.
+    before_kib, number = most_kib(), 0
     async with Client(f"http://127.0.0.1:{line.port}", enrolment.device(who), timeout_s=0.25) as client:
         uploader = _uploader(store, client, who)
         while storm.left > 0 or store.read(queue.status).waiting:
@@ -102,9 +105,9 @@ async def _storm(store: Store, line: Line, storm: _Storm, who: Enrolment, row: R
                 await uploader.look(now=storm.chance.random() < 0.2)
                 await uploader.drain()
             _believes_only_the_server(store, line, row)
-    row.expect(_rss_kib() - before_kib < MAX_GROWTH_KIB, f"the agent grew by {_rss_kib() - before_kib} KiB")
+    row.expect(most_kib() - before_kib < MAX_GROWTH_KIB, f"the agent grew by {most_kib() - before_kib} KiB")
     row.count("requests", line.requests)
-    row.count("KiB grown", max(_rss_kib() - before_kib, 0))
+    row.count("KiB grown", max(most_kib() - before_kib, 0))
     row.count("forged receipts", line.forged)
     row.expect(line.forged > 0, "no forged receipt came by")
     row.count("kinds of fault", len(line.met) - 1)
@@ -233,12 +236,6 @@ def _pem(made: x509.Certificate) -> bytes:
     return made.public_bytes(serialization.Encoding.PEM)
 
 
-def _rss_kib() -> int:
-    """Return the most memory this process ever had (KiB): agent, line and server are all in it."""
-    text = Path("/proc/self/status").read_text()
-    return int(text.partition("VmHWM:")[2].split()[0])
-
-
 @dataclass
 class Refusing(MemoryServer):
     """A server that answers whatever is asked, and fails at what is sent."""
@@ -279,29 +276,34 @@ _WHY: dict[str, Callable[[], RequestError]] = {
 
 def _tries_in_a_day(row: Row, chance: random.Random, n: int) -> None:
     """Let append fail for a day in every way; the real loop decides when it is tried again."""
-    tries = [_day(why, chance.getrandbits(32)) for why in [*_WHY, "no receipt"] for _ in range(n)]
-    row.count("days of failing appends", len(tries))
-    row.count("tries a day at most", max(tries))
-    row.count("tries a day in the mean", round(sum(tries) / len(tries)))
-    row.expect(max(tries) <= MAX_TRIES, f"{max(tries)} tries in a day")
-    row.expect(sum(tries) / len(tries) <= MAX_MEAN, f"{sum(tries) / len(tries):.1f} tries a day in the mean")
+    most, worst = 0, 0.0
+    for why in [*_WHY, "no receipt"]:
+        seeds = [chance.getrandbits(32) for _ in range(n)]
+        tries = {one: _day(why, one) for one in seeds}
+        seed, highest = max(tries.items(), key=lambda day: day[1])
+        mean = sum(tries.values()) / len(tries)
+        row.expect(highest <= MAX_TRIES, f"{why}: {highest} tries in a day, by seed {seed}")
+        row.expect(mean <= MAX_MEAN, f"{why}: {mean:.1f} tries a day in the mean")
+        row.count("days of failing appends", len(tries))
+        most, worst = max(most, highest), max(worst, mean)
+    row.count("tries a day at most", most)
+    row.count("tries a day in the worst mean", math.ceil(worst))
 
 
 def _day(why: str, seed: int) -> int:
     server = Refusing(why=why)
     with scratch() as folder, contextlib.closing(appliance.open_store(appliance.settle_in(folder))) as store:
         appliance.begin(store)
-        hours.run(lambda loop: _fail_all_day(loop, store, server, seed))
+        with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+            runner.run(_fail_all_day(store, server, seed))
     return server.tries
 
 
-async def _fail_all_day(loop: Hours, store: Store, server: MemoryServer, seed: int) -> None:
+async def _fail_all_day(store: Store, server: MemoryServer, seed: int) -> None:
     known = identity.load(store.places)
     assert known is not None
-    uniform = random.Random(seed).uniform
-    pace = Pace(
-        uniform=uniform, boottime=loop.time, now_ms=lambda: appliance.STAMP[0] + round(loop.now * 1000), step_s=30.0
-    )
+    uniform, time = random.Random(seed).uniform, asyncio.get_running_loop().time
+    pace = Pace(uniform=uniform, boottime=time, now_ms=lambda: appliance.STAMP[0] + round(time() * 1000), step_s=300.0)
     who = Enrolment(known, DeviceKey(appliance.DEVICE))
     task = asyncio.create_task(Uploader(store, cast("Client", server), who, pace).run())
     await asyncio.sleep(_DAY_S)

@@ -22,6 +22,7 @@ from ccagent.finding import Drift
 from ccagent.incidents import Sighting
 from ccagent.places import Places
 from ccagent.scrubbing import scrub
+from ccagent.simulation.simulated_time import SimulatedLoop
 from ccagent.store import Store, Tx
 from ccagent.uploader import Pace, Uploader
 from ccshared import ids
@@ -29,16 +30,16 @@ from ccshared.entries import Draft
 from ccshared.messages import Epochs, Head
 from ccshared.vocabulary import Clock, Kind, Severity
 from tests.devices import Running
-from tests.faults import appliance, hours, real_server
+from tests.faults import appliance, real_server
 from tests.faults.hostile_line import Line
-from tests.faults.hours import Hours
-from tests.faults.rows import Row, scratch, seeded
+from tests.faults.rows import Row, most_kib, scratch, seeded
 
 DAYS = 28
 _AT_ONCE = 35  # entries of one patrol, in one shared commit
 _OLD_INCIDENTS = 250
 _VISIBLE_S = 5.0
 _FULL = 100_000
+_MAX_GROWTH_KIB = 64 * 1024
 _FACTS = {"volumes": [{"device": f"/dev/vol{i}", "cipher": "aes-xts-plain64", "key_bits": 512} for i in range(7)]}
 
 
@@ -76,7 +77,7 @@ async def _four_weeks(folder: Path, row: Row, chance: random.Random, n: int) -> 
         places, line = Places(folder / "agent"), Line(int(server.url.rpartition(":")[2]), str, str)
         await _settle_in(server, places, line)
         weeks = Weeks()
-        await asyncio.to_thread(lambda: hours.run(lambda loop: _live(loop, places, weeks, (n, chance))))
+        await asyncio.to_thread(_weeks_pass, places, weeks, (n, chance))
         row.count("commits", weeks.commits)
         row.count("tries", weeks.tries)
         row.count("entries a second", round(n / weeks.seconds))
@@ -108,10 +109,16 @@ async def _settle_in(server: Running, places: Places, line: Line) -> None:
     identity.save(places, known.model_copy(update={"server_url": f"http://127.0.0.1:{line.port}"}))
 
 
-async def _live(loop: Hours, places: Places, weeks: Weeks, much: tuple[int, random.Random]) -> None:
+def _weeks_pass(places: Places, weeks: Weeks, much: tuple[int, random.Random]) -> None:
+    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+        runner.run(_live(places, weeks, much))
+
+
+async def _live(places: Places, weeks: Weeks, much: tuple[int, random.Random]) -> None:
     """Seal n entries in four weeks, a patrol's in one turn of the loop, while the uploader finds nobody."""
     (n, chance), who, began = much, identity.load_enrolment(places), time.monotonic()
     assert who is not None
+    loop = asyncio.get_running_loop()
     with contextlib.closing(appliance.open_store(places)) as store:
 
         def count(statement: str) -> None:
@@ -132,8 +139,8 @@ async def _live(loop: Hours, places: Places, weeks: Weeks, much: tuple[int, rand
     weeks.seconds = time.monotonic() - began
 
 
-def _now_ms(loop: Hours) -> int:
-    return appliance.STAMP[0] + round(loop.now * 1000)
+def _now_ms(loop: asyncio.AbstractEventLoop) -> int:
+    return appliance.STAMP[0] + round(loop.time() * 1000)
 
 
 def _draft(at: int) -> Draft:
@@ -157,6 +164,7 @@ async def _come_back(server: Running, store: Store, line: Line, what: tuple[Row,
     agent = daemon.open_agent(settings, store.places, store)
     task = asyncio.create_task(daemon._network(agent))
     seen: list[float] = []
+    before_kib = most_kib()
     try:
         for number in range(5 if n >= _FULL else 1):
             await asyncio.sleep(1.0)  # without a link
@@ -176,6 +184,9 @@ async def _come_back(server: Running, store: Store, line: Line, what: tuple[Row,
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    # The server is in this process too: neither side may hold the backlog.
+    row.count("MiB grown", (most_kib() - before_kib) // 1024)
+    row.expect(most_kib() - before_kib < _MAX_GROWTH_KIB, f"grew by {most_kib() - before_kib} KiB while it delivered")
     row.count("links", len(seen))
     row.count("ms until a critical incident is seen", round(statistics.median(seen) * 1000))
     row.expect(n < _FULL or max(seen) <= _VISIBLE_S, f"an incident was seen after {max(seen):.1f} s")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import random
 import shutil
 import tempfile
@@ -38,7 +39,7 @@ def run(seed: int, n: int) -> Row:
     row = Row()
     with scratch() as place:
         for name, share in _SHARES.items():
-            images = max(n * share // sum(_SHARES.values()), 1)
+            images = math.ceil(n * share / sum(_SHARES.values()))
             _check(record(name, place), images, seeded(seed, name), row)
         bitten = Row()
         _check(record("normal", place), max(n // 10, 60), seeded(seed, "bite"), bitten)

@@ -41,6 +41,11 @@ def seeded(seed: int, name: str) -> random.Random:
     return random.Random(f"{seed} {name}")
 
 
+def most_kib() -> int:
+    """Return the most memory this process ever had (KiB), whatever of the row lives in it."""
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """Yield a directory of the row's own, in memory where there is some."""

@@ -31,6 +31,7 @@ from tests.faults.rows import Row, scratch, seeded
 _AGENTS = 2
 _BACKENDS = "SELECT pid FROM pg_stat_activity WHERE usename = 'cc_server' LIMIT 1"
 _LEAVE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'cc_live'"
+_CLOSED = f'ALTER DATABASE "{central.LIVE}" ALLOW_CONNECTIONS {{}}'
 _HOURS = 200.0  # of the agent's clock, to deliver all in the end
 
 Send = Callable[[], Awaitable[Head]]
@@ -177,8 +178,9 @@ async def _crash_the_database(world: World) -> None:
     async def crashing(send: Send) -> Head:
         sent = asyncio.ensure_future(send())
         await asyncio.sleep(world.chance.uniform(0, 0.01))
-        for row in await central.rows(world.process.urls, _BACKENDS):
-            os.kill(row["pid"], signal.SIGKILL)
+        with contextlib.suppress(OSError, asyncpg.PostgresError):  # it may be recovering still from the try before
+            for row in await central.rows(world.process.urls, _BACKENDS):
+                os.kill(row["pid"], signal.SIGKILL)
         return await sent
 
     one = world.chance.choice(world.agents)
@@ -195,13 +197,15 @@ async def _back_up(world: World) -> None:
     world.process.kill(signal.SIGTERM)
     world.number += 1
     name = f"cc_copy_{world.number}"
-    for left in (2, 1, 0):
+    await world.sql(_CLOSED.format("false"))
+    for left in range(5, -1, -1):
         try:
             await world.sql(_LEAVE, *roles.database_statements(name, central.LIVE))
             break
         except asyncpg.ObjectInUseError:  # whoever was just told to leave has not left yet
             if not left:
                 raise
+    await world.sql(_CLOSED.format("true"))
     world.copies.append(name)
     world.process.start()
     await world.process.ready()

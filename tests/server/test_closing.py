@@ -1,5 +1,6 @@
 """The end of a tenant: a site is closed, a partner off-boarded; evidence stays, and nothing new begins."""
 
+import asyncio
 import io
 import json
 import zipfile
@@ -10,6 +11,7 @@ import pytest
 
 from ccserver import closing, enrolment, partner_export
 from ccserver.errors import SiteClosedError
+from ccserver.scope import SiteScope
 from ccshared import ids
 from tests import operators
 from tests.devices import Device, Running
@@ -21,23 +23,45 @@ async def close(server: Running) -> closing.Closing:
         return await closing.close(scope, "test", None)
 
 
+async def order(scope: SiteScope, appliance_id: str) -> None:
+    await scope.conn.execute(
+        """
+        INSERT INTO orders (site_id, partner_id, appliance_id, id, runbook_id, created_by, expires_at)
+        VALUES ('acme-clinic', 'acme', $1, $2, 'restart', 'test', now() + interval '1 hour')
+        """,
+        appliance_id,
+        ids.new_id(),
+    )
+
+
 async def test_closing_revokes_appliances_codes_and_orders(server: Running, device: Device) -> None:
     code = await server.code("acme", "acme-clinic")
     async with server.db.site("acme", "acme-clinic") as scope:
-        await scope.conn.execute(
-            """
-            INSERT INTO orders (site_id, partner_id, appliance_id, id, runbook_id, created_by, expires_at)
-            VALUES ('acme-clinic', 'acme', $1, $2, 'restart', 'test', now() + interval '1 hour')
-            """,
-            device.appliance_id,
-            ids.new_id(),
-        )
+        await order(scope, device.appliance_id)
         foreseen = await closing.foresee(scope)
     ended = await close(server)
-    assert ended == foreseen == closing.Closing("acme-clinic", 1, 1, 1)
+    assert ended == foreseen == closing.Closing("acme-clinic", 1, 1, 1, 0)
     assert (await device.call("GET", "log")).status_code == 401
     assert (await Device(server, device.seed).enroll(code)).status_code == 403
     assert (await audited(server))[-1] == ("site.close", "site:acme-clinic")
+
+
+async def test_what_begins_while_a_site_is_closed_ends_with_it(server: Running, device: Device) -> None:
+    async with server.db.site("acme", "acme-clinic") as scope:
+        await order(scope, device.appliance_id)
+        closed = asyncio.create_task(close(server))
+        await asyncio.sleep(0.3)
+        assert not closed.done()
+    assert (await closed).orders == 1
+
+
+async def test_what_still_waits_on_appliances_is_told_before_a_site_is_closed(server: Running, device: Device) -> None:
+    body = {"version": "1", "hostname": "box", "clock": "sync", "epoch": device.epoch, "size": 0, "sent_at_ms": 1}
+    body |= {"waiting": 7, "waiting_bytes": 700, "oldest_at_ms": 1, "alarms": []}
+    assert (await device.call("POST", "checkin", json=body)).status_code == 200
+    async with server.db.site("acme", "acme-clinic") as scope:
+        assert (await closing.foresee(scope)).waiting == 7
+    assert (await close(server)).waiting == 7
 
 
 async def test_a_closed_site_is_read_and_nothing_begins_there(server: Running, device: Device) -> None:
@@ -96,6 +120,19 @@ async def test_off_boarding_exports_all_and_ends_people_and_keys(
     assert (ended.users, ended.api_keys) == (1, 1)
     assert (await owner.call("GET", "sites")).status_code == 401
     assert (await person.call("GET", "sites")).status_code == 401
+
+
+async def test_a_partners_export_is_over_what_came_since_it_was_last_made(
+    server: Running, device: Device, tmp_path: Path
+) -> None:
+    device.seal()
+    await device.send(device.batch(0))
+    await partner_export.write(server.db, server.keys, "acme", tmp_path, lambda _: None)
+    device.check_run("logging", "pass")
+    await device.send(device.batch(1))
+    await partner_export.write(server.db, server.keys, "acme", tmp_path, lambda _: None)
+    with zipfile.ZipFile(tmp_path / "sites" / "acme-clinic.zip") as opened:
+        assert json.loads(opened.read("manifest.json"))["entries"] == 2
 
 
 async def test_a_partners_export_holds_no_credential_and_goes_on_where_it_was(server: Running, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ccserver.exporting import Asked
 from ccserver.scope import Database
 from ccshared import purposes
 from ccshared.vocabulary import Kind
-from tests import exports
+from tests import exports, operators
 from tests.devices import NOW_MS, Device, Running
 
 SITE = Asked("acme", "acme-clinic")
@@ -119,3 +120,19 @@ async def test_an_export_sees_one_moment(server: Running, device: Device, db: Da
         assert await scope.conn.fetchval("SELECT sum(size) FROM evidence_logs") == before
     found = verified(server, device, await exported(server), receipt)
     assert (found.verdict, found.logs[0]["size"]) == (verify.INTACT, 5)
+
+
+def left_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("cc-export-*")]
+
+
+async def test_no_way_to_ask_for_an_export_leaves_its_file_behind(
+    server: Running, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    await filled(device, 3)
+    owner = await operators.with_key(server, "owner")
+    for part in ("bytes=x", "bytes=99999999-", "bytes=0-1", "bytes=0-1,5-6"):
+        await owner.call("GET", "sites/acme-clinic/evidence-export", headers={"Range": part})
+    await asyncio.sleep(0.3)  # the last one goes just after its last byte
+    assert left_in(tmp_path) == []

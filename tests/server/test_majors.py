@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
-from ccserver import migrate
+from ccserver import errors, migrate
 from ccserver.localpg import Urls
 from tests import databases
 from tests.architecture.test_queries import statements
@@ -51,6 +51,26 @@ async def test_every_migration_may_run_again_on_what_it_made(empty: Urls) -> Non
 
 async def test_of_two_runners_at_once_one_does_it_all(empty: Urls) -> None:
     assert sorted(await asyncio.gather(run(empty), run(empty))) == [0, FILES]
+
+
+async def test_a_failing_file_leaves_nothing_of_itself(empty: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = "CREATE TABLE bad (a int); ALTER TABLE sites ADD COLUMN bad int; CREATE INDEX bad_index ON sites (name);"
+    name, known = f"{FILES + 1:03}_bad.sql", migrate.files()
+    failing = migrate.Migration(FILES + 1, name, bad + " SELECT 1/0;", "0" * 64)
+    monkeypatch.setattr(migrate, "files", lambda: [*known, failing])
+    with pytest.raises(errors.MigrationError, match=name):
+        await run(empty)
+    assert await left(empty, "bad") == (FILES, 0)
+
+
+async def left(urls: Urls, word: str) -> tuple[int, int]:
+    """Return the ledger's newest number, and how many relations and columns have a name that begins with the word."""
+    conn = await asyncpg.connect(urls.admin)
+    newest = await conn.fetchval("SELECT max(number) FROM schema_migrations")
+    found = await conn.fetchval("SELECT count(*) FROM pg_class WHERE relname ~ ('^' || $1::text)", word)
+    found += await conn.fetchval("SELECT count(*) FROM pg_attribute WHERE attname ~ ('^' || $1::text)", word)
+    await conn.close()
+    return newest, found
 
 
 async def test_every_statement_of_the_code_prepares(empty: Urls) -> None:

@@ -182,3 +182,12 @@ class TestATightServer:
         one, other = [await Device.enrolled(server, "acme", "acme-clinic") for _ in range(2)]
         assert [(await one.call("GET", "log")).status_code for _ in range(5)] == [200] * 4 + [429]
         assert (await other.call("GET", "log")).status_code == 200
+
+
+def test_an_old_copy_of_the_key_file_takes_no_key_away_from_a_process_that_runs(settings: config.Config) -> None:
+    before = settings.key_file.read_bytes()
+    newest = keys.rotate(settings.key_file, "witness").witness
+    file = KeyFile(settings.key_file)
+    settings.key_file.write_bytes(before)
+    assert file.current.witness == newest
+    assert file.refused == 1

@@ -1,5 +1,6 @@
 """A pooler in between is found by the process id that it makes up; here without one, and with one by PG=pgbouncer."""
 
+import asyncio
 import os
 
 import asyncpg
@@ -43,5 +44,27 @@ async def test_migrate_refuses_a_pooler(database: Urls, monkeypatch: pytest.Monk
         return False
 
     monkeypatch.setattr(pooler, "is_direct", found)
-    with pytest.raises(errors.PoolerError, match="DATABASE_OWNER_URL"):
+    with pytest.raises(errors.PoolerError, match="DATABASE_DIRECT_URL"):
         await migrate.run(database.owner, lambda _: None)
+
+
+def as_owner(urls: Urls) -> str:
+    """Return the owner's URL by the server's way: through the pooler where the run has one."""
+    return urls.server.replace("cc_server@", "cc_owner@", 1)
+
+
+async def test_migrate_runs_through_a_pooler_when_its_lock_goes_past_it(empty_database: Urls) -> None:
+    done = await migrate.run(as_owner(empty_database), lambda _: None, direct_url=empty_database.owner)
+    assert done == len(migrate.files())
+    assert await migrate.run(empty_database.owner, lambda _: None) == 0
+
+
+async def test_two_runners_whose_lock_is_apart_take_turns(empty_database: Urls) -> None:
+    way = as_owner(empty_database)
+    both = (migrate.run(way, lambda _: None, direct_url=empty_database.owner) for _ in range(2))
+    assert sorted(await asyncio.gather(*both)) == [0, len(migrate.files())]
+
+
+async def test_a_lock_in_another_database_is_none(empty_database: Urls, database: Urls) -> None:
+    with pytest.raises(errors.MigrationError, match="DATABASE_DIRECT_URL"):
+        await migrate.run(empty_database.owner, lambda _: None, direct_url=database.server)

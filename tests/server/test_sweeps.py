@@ -1,6 +1,7 @@
 """Sweeps: bounded, resumable, one process at a time; evidence goes after six years, its leaves never."""
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -131,6 +132,14 @@ async def test_nothing_goes_while_no_appliance_confirms_the_clock(server: Runnin
     await admin(server, "UPDATE appliances SET clock_offset_ms = -86400000 * 3650::bigint")
     assert (await sweep(server, "evidence")).error
     assert await payloads(server) == [True] * 6
+
+
+async def test_a_database_whose_clock_is_not_the_servers_is_not_confirmed(server: Running, device: Device) -> None:
+    await check_in(device)
+    async with server.db.platform() as scope:
+        assert await queries.clock_is_confirmed(scope, time.time())
+        assert not await queries.clock_is_confirmed(scope, time.time() + 2 * 86_400)
+        assert not await queries.clock_is_confirmed(scope, time.time() - 2 * 86_400)
 
 
 async def test_the_database_itself_refuses_to_let_go_of_younger_evidence(server: Running, device: Device) -> None:
@@ -267,6 +276,8 @@ async def test_old_closed_incidents_go_with_their_comments_and_open_ones_stay(se
             "INSERT INTO incident_comments (site_id, partner_id, incident_id, id, author, body)"
             " SELECT site_id, partner_id, id, 'c', 'a', 'b' FROM incidents"
         )
+    assert str((await sweep(server, "comments")).error).startswith("Nothing was let go: no appliance confirms")
+    await check_in(device)
     assert (await sweep(server, "incidents")).rows == 0  # a comment goes first
     assert (await sweep(server, "comments")).rows == 1
     assert (await sweep(server, "incidents")).rows == 1
@@ -296,14 +307,17 @@ SNAPSHOT = """
 """
 
 
-async def test_a_site_keeps_its_newest_snapshot_however_old(server: Running) -> None:
+async def test_a_site_keeps_its_newest_snapshot_however_old(server: Running, device: Device) -> None:
     await admin(server, SNAPSHOT)
+    assert (await sweep(server, "snapshots")).error  # nobody confirms the clock
+    await check_in(device)
     assert (await sweep(server, "snapshots")).rows == 2
     assert len(await admin(server, "SELECT FROM compliance_snapshots")) == 1
 
 
-async def test_a_dry_run_says_what_would_be_done_and_does_nothing(server: Running) -> None:
+async def test_a_dry_run_says_what_would_be_done_and_does_nothing(server: Running, device: Device) -> None:
     await admin(server, SNAPSHOT)
+    await check_in(device)
     outcome = await sweeps.run(server.db, BY_NAME["snapshots"], Terms(), dry_run=True)
     assert (outcome.rows, outcome.more) == (2, True)
     assert len(await admin(server, "SELECT FROM compliance_snapshots")) == 3
@@ -315,3 +329,17 @@ async def test_every_sweep_runs_on_an_empty_database(server: Running, name: str)
     outcome = await sweep(server, name)
     assert outcome.rows == 0
     assert outcome.error is None or name == "evidence"
+
+
+async def test_what_a_clock_that_ran_ahead_left_behind_stops_no_sweep(server: Running) -> None:
+    await sweeps.run_due(server.db, Terms())
+    await admin(server, "UPDATE sweeps SET begun_at = now() + interval '10 years'")
+    assert len(await sweeps.run_due(server.db, Terms())) == len(sweeps.SWEEPS)
+    assert await sweeps.run_due(server.db, Terms()) == []
+
+
+async def test_what_a_clock_that_ran_ahead_left_behind_uses_up_no_quota(device: Device) -> None:
+    await log_of(device, 1)
+    await admin(device.server, "UPDATE appliance_quotas SET counted_at = now() + interval '10 years'")
+    device.check_run("firewall", "pass")
+    assert (await device.send(device.batch(1))).status_code == 200

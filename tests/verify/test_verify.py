@@ -192,3 +192,61 @@ def test_a_sample_of_any_size_proves_what_it_shows() -> None:
         data = exports.packed(site, sample=50)
         assert exports.taken_apart(data)["proofs.ndjson"].count(b"\n") == size
         assert exports.verified(site, data).findings == []
+
+
+def _intact_of(site: Site) -> verify.Report:
+    return exports.verified(site, exports.packed(site), [])
+
+
+def test_a_key_that_nobody_signed_for_is_not_vouched_for() -> None:
+    site = Site(random.Random(1), exports.server_keys(random.Random(1), 0))
+    first = site.open("box", 1, b"\x01" * 32, None)
+    seed = exports.rotate(site, first)
+    second = site.open("box", 2, seed, None)
+    site.cosign(second)
+    found = _intact_of(site)
+    assert [log["vouched"] for log in found.logs] == [True, False], found.text()
+
+
+def test_a_key_that_gave_way_to_another_vouches_for_no_later_log() -> None:
+    site = Site(random.Random(2), exports.server_keys(random.Random(2), 0))
+    first = site.open("box", 1, b"\x01" * 32, None)
+    exports.rotate(site, first)
+    site.cosign(first)
+    thief = site.open("box", 2, b"\x01" * 32, first.receipt)
+    site.cosign(thief)
+    found = _intact_of(site)
+    assert (found.verdict, set(found.counts)) == (verify.INCOMPLETE, {"unvouched_key"}), found.text()
+
+
+def test_an_appliance_whose_first_logs_are_left_out_is_not_intact() -> None:
+    site = Site(random.Random(3), exports.server_keys(random.Random(3), 0))
+    site.cosign(site.open("box", 2, b"\x01" * 32, None))
+    found = _intact_of(site)
+    assert (found.verdict, set(found.counts)) == (verify.INCOMPLETE, {"missing_log"}), found.text()
+
+
+def test_a_log_that_names_another_than_the_one_before_leaves_that_ones_end_unproved() -> None:
+    site = Site(random.Random(4), exports.server_keys(random.Random(4), 0))
+    first = site.open("box", 1, b"\x01" * 32, None)
+    site.cosign(first)
+    site.cosign(site.open("box", 2, b"\x01" * 32, first.receipt))
+    site.cosign(site.open("box", 3, b"\x01" * 32, first.receipt))
+    found = _intact_of(site)
+    assert (found.verdict, set(found.counts)) == (verify.INCOMPLETE, {"unlinked"}), found.text()
+
+
+def test_what_an_appliance_wrote_moves_no_cursor_and_breaks_no_pipe(tmp_path: Path) -> None:
+    site = Site(random.Random(5), exports.server_keys(random.Random(5), 0))
+    epoch = site.open("box", 1, b"\x01" * 32, None)
+    site.seal(epoch, exports.Kind.GAP, {"count": 1, "first": 1, "last": 1, "reason": "\x1b[2J\nINTACT\n\u202eé"})
+    site.cosign(epoch)
+    path, keys = tmp_path / "export.zip", tmp_path / "keys.txt"
+    path.write_bytes(exports.packed(site))
+    keys.write_text("".join(f"{name} {key}\n" for name, key in site.trust().fingerprints), encoding="utf-8")
+    command = [sys.executable, VERIFY, str(path), "--trust", str(keys)]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONIOENCODING": "ascii"}, check=False)
+    assert (done.returncode, done.stderr) == (verify.INCOMPLETE, "")
+    assert done.stdout.isascii()
+    assert "\x1b" not in done.stdout
+    assert done.stdout.splitlines().count("INTACT") == 0

@@ -18,7 +18,8 @@ from ccserver.scope import Database
 def command(partner_id: str, output: Path) -> None:
     """Write all that is a partner's into a folder: each site's evidence, sites, appliances, people, incidents, audit.
 
-    Run it again after it was cut off: a site whose file is there is not exported again.
+    Run it again after it was cut off: a site whose file is there, over all that is stored now, is not
+    exported again.
     """
     manifest = with_database(lambda db: write(db, partner_id, output))
     click.echo(f"{output}: {len(manifest['files'])} files, named in manifest.json")

@@ -31,7 +31,7 @@ def command(only_plan: bool, only_check: bool, as_json: bool) -> None:
             todo = asyncio.run(migrate.plan(owner))
             _print_plan(todo, as_json)
             sys.exit(1 if only_check and todo else 0)
-        done = asyncio.run(migrate.run(owner, progress))
+        done = asyncio.run(migrate.run(owner, progress, direct_url=settings.database_direct_url))
     click.echo(json.dumps({"applied": done}) if as_json else f"{done} migrations applied; the schema is up to date")
 
 

@@ -74,6 +74,7 @@ async def _off_board(db: Database, partner_id: str, output: Path | None) -> dict
     for site_id in open_sites:
         async with db.site(partner_id, site_id) as site:
             closed.append(asdict(await closing.close(site, actor(), None)))
+    await export.write(db, partner_id, output)  # what came in between; nothing comes any more
     async with db.partner(partner_id) as scope:
         ended = await closing.off_board(scope, actor())
     async with db.platform() as platform:

@@ -71,7 +71,11 @@ def site_close(site_id: str, output: Path | None, yes: bool, dry_run: bool, as_j
         raise click.UsageError("say --export FILE and --yes, or --dry-run to see what would end")
     ended = with_database(lambda db: close(db, site_id, None if dry_run else output))
     text = f"site {site_id}: {ended.appliances} appliances, {ended.codes} codes, {ended.orders} orders"
-    show(asdict(ended), as_json, text + (" would end" if dry_run else " ended; it is closed"))
+    text += " would end" if dry_run else " ended; it is closed"
+    if ended.waiting:
+        lost = "would not be taken any more" if dry_run else "are not taken any more"
+        text += f"\n{ended.waiting} entries were still on its appliances, and {lost}"
+    show(asdict(ended), as_json, text)
 
 
 async def close(db: Database, site_id: str, output: Path | None) -> Closing:

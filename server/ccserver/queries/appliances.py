@@ -338,6 +338,19 @@ async def rename(scope: SiteScope, appliance_id: str, name: str | None, revision
     return ApplianceDetail(**row) if row else None
 
 
+async def count_waiting(scope: SiteScope) -> int:
+    """Return how many entries the site's appliances in service said at their last check-in that they still hold."""
+    found: int = await scope.conn.fetchval(
+        """
+        SELECT coalesce(sum(waiting), 0)::bigint FROM appliances
+        WHERE site_id = $1 AND partner_id = $2 AND revoked_at IS NULL
+        """,
+        scope.site_id,
+        scope.partner_id,
+    )
+    return found
+
+
 async def count_in_service(scope: SiteScope) -> int:
     """Return how many appliances of the site are not revoked."""
     found: int = await scope.conn.fetchval(

@@ -183,6 +183,18 @@ async def missing(scope: ApplianceScope, log_id: int, seq: int) -> str | None:
     return reason
 
 
+async def count_payloads(scope: SiteScope) -> int:
+    """Return how many of the site's entries have their payload here."""
+    found: int = await scope.conn.fetchval(
+        """
+        SELECT count(*) FROM evidence_bundles WHERE site_id = $1 AND partner_id = $2 AND payload IS NOT NULL
+        """,
+        scope.site_id,
+        scope.partner_id,
+    )
+    return found
+
+
 async def kind_at(scope: ApplianceScope, log_id: int, seq: int) -> str | None:
     """Return the kind of the entry at a place of a log; None where there is none, or only its leaf."""
     kind: str | None = await scope.conn.fetchval(

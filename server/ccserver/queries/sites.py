@@ -160,18 +160,23 @@ async def rename(scope: SiteScope, name: str, revision: int) -> SiteDetail | Non
     return SiteDetail(**row) if row else None
 
 
-async def close(scope: SiteScope) -> bool:
-    """Close the scope's site for good; False when it is not there, or was closed before."""
-    done = await scope.conn.fetchval(
-        """
-        UPDATE sites SET closed_at = now(), revision = revision + 1
-        WHERE partner_id = $1 AND id = $2 AND closed_at IS NULL
-        RETURNING true
-        """,
+async def hold_open(scope: SiteScope) -> bool:
+    """Let nothing begin in the scope's site until the scope ends; False when it is not there, or is closed."""
+    held = await scope.conn.fetchval(
+        "SELECT true FROM sites WHERE partner_id = $1 AND id = $2 AND closed_at IS NULL FOR UPDATE",
         scope.partner_id,
         scope.site_id,
     )
-    return bool(done)
+    return bool(held)
+
+
+async def close(scope: SiteScope) -> None:
+    """Close the scope's site for good."""
+    await scope.conn.execute(
+        "UPDATE sites SET closed_at = now(), revision = revision + 1 WHERE partner_id = $1 AND id = $2",
+        scope.partner_id,
+        scope.site_id,
+    )
 
 
 async def open_ids(scope: PartnerScope) -> list[str]:

@@ -37,11 +37,15 @@ async def ledger(scope: PlatformScope) -> list[Ledger]:
 
 
 async def begin(scope: PlatformScope, name: str, every: timedelta) -> bool:
-    """Return whether this process is to run the sweep now: no process began it within the interval."""
+    """Return whether this process is to run the sweep now: no process began it within the interval.
+
+    One that was begun in the future, by a clock that ran ahead, is due.
+    """
     taken = await scope.conn.fetchval(
         """
         INSERT INTO sweeps AS s (name) VALUES ($1)
-        ON CONFLICT (name) DO UPDATE SET begun_at = now() WHERE s.begun_at <= now() - $2::interval
+        ON CONFLICT (name) DO UPDATE SET begun_at = now()
+        WHERE s.begun_at <= now() - $2::interval OR s.begun_at > now() + interval '1 minute'
         RETURNING true
         """,
         name,
@@ -360,17 +364,20 @@ async def drop_check_states(scope: PlatformScope, limit: int, days: int) -> Swep
     return _swept(row)
 
 
-async def clock_is_confirmed(scope: PlatformScope) -> bool:
+async def clock_is_confirmed(scope: PlatformScope, now_s: float) -> bool:
     """Return whether the fleet agrees with this database's clock: half of those heard this hour, within a day.
 
+    The fleet's clocks were compared with this server's, `now_s`, so that one has to agree with the database's too.
     Where nothing checked in during that hour, nobody confirms it.
     """
     confirmed = await scope.conn.fetchval(
         """
         SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY abs(clock_offset_ms)) < 86400000
+           AND abs(extract(epoch FROM now())::float8 - $1::float8) < 86400
         FROM appliances
         WHERE last_checkin > now() - interval '1 hour' AND clock_offset_ms IS NOT NULL
-        """
+        """,
+        now_s,
     )
     return bool(confirmed)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,7 +16,7 @@ from ccserver import audit_following, auth, context, listing
 from ccserver.audit_chain import Progress
 from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, read_query, reply_value
-from ccserver.listing import Listing, ListQuery, Moment
+from ccserver.listing import Cursor, Listing, ListQuery, Moment
 from ccserver.queries import audit_log
 from ccserver.queries.audit_log import AuditEntry, Filter
 from ccserver.routes.api import lists
@@ -42,7 +42,7 @@ class AuditQuery(ListQuery):
 class VerificationQuery(Message):
     """Where to go on: `next` of the call before."""
 
-    cursor: Annotated[str, Field(max_length=500)] | None = None
+    cursor: Cursor | None = None
 
 
 @dataclass(frozen=True)

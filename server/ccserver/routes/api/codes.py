@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +25,13 @@ MAX_HOURS = 30 * 24
 Hours = Annotated[int, Field(ge=1, le=MAX_HOURS, strict=True)]
 
 
+# JSON Schema for what _one_of_a_name refuses.
+_NAMED_ONCE: JsonDict = {
+    "if": {"required": ["name"], "properties": {"name": {"type": "string"}}},
+    "then": {"properties": {"count": {"const": 1}}},
+}
+
+
 class NewCode(Message):
     """A code to be made, for how many hours it is good, and the appliance that it replaces, if one."""
 
@@ -33,6 +41,8 @@ class NewCode(Message):
 
 class CodeRow(Message):
     """Codes for one site: `count` of them, or one whose appliance will be called `name`."""
+
+    model_config = ConfigDict(json_schema_extra=_NAMED_ONCE)
 
     site: Id
     count: Annotated[int, Field(ge=1, le=code_batches.MAX_ROWS, strict=True)] = 1

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from ccserver import appending, auth, context, exporting, listing
 from ccserver.errors import BadQueryError, CentralCommandError, NotFoundError, TooManyRequestsError
 from ccserver.exporting import Asked
 from ccserver.http import Caller, Endpoint, read_query, reply_value
-from ccserver.listing import COUNTED_TO, MAX_LIMIT, Listing, ListQuery, Moment, Page
+from ccserver.listing import COUNTED_TO, MAX_LIMIT, Cursor, Listing, ListQuery, Moment, Page
 from ccserver.queries import evidence_bundles, evidence_logs
 from ccserver.queries.evidence_bundles import BundleDetail, Flagged
 from ccserver.queries.evidence_logs import LogDetail
@@ -47,7 +47,7 @@ class FlaggedQuery(Message):
     """A page of the list, by its cursor only."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
-    cursor: Annotated[str, Field(max_length=500)] | None = None
+    cursor: Cursor | None = None
 
 
 async def list_logs(request: Request) -> Response:
@@ -175,9 +175,18 @@ async def export(request: Request) -> Response:
             raise
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     name = f"evidence-{wanted.site_id}.zip"
-    done = BackgroundTask(_forget, file.name)
-    kind = "application/octet-stream"
-    return FileResponse(file.name, media_type=kind, filename=name, headers=headers, background=done)
+    return _SentOnce(file.name, media_type="application/octet-stream", filename=name, headers=headers)
+
+
+class _SentOnce(FileResponse):
+    """A file that is gone once it was sent, whatever became of that: a Range that makes no sense, a caller who left."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, and delete it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            _forget(str(self.path))
 
 
 def _forget(name: str) -> None:

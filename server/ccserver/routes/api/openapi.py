@@ -10,15 +10,25 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ccserver import auth
 from ccserver.http import Caller, Endpoint, reply_json
+from ccshared import settings
 from ccshared.messages import Message, Problem
 
 _REF = "#/components/schemas/{model}"
 _PREFIXES = ("/api/", "/agent/", "/healthz", "/readyz")
 _PAGE = "/api/reference"  # for people
 _PATH_PART = re.compile(r"\{([a-z_]+)\}")
+# What a part of a path is: an id, unless it is here. Whatever else stands in its place is 404.
+_NUMBER = {"type": "string", "pattern": "^[0-9]{1,18}$"}
+_PATH_PARTS: dict[str, dict[str, Any]] = {
+    "epoch": {"type": "string", "pattern": "^(?:0|[1-9][0-9]{0,9})-[0-9a-f]{8}$"},
+    "log": _NUMBER,
+    "seq": _NUMBER,
+    "name": {"type": "string", "enum": sorted(settings.CATALOGUE)},
+}
+_ID = {"type": "string", "pattern": "^[0-9a-z-]{1,64}$"}
 _SECURITY_SCHEMES = {
-    "session": {"type": "apiKey", "in": "cookie", "name": "__Host-cc_session"},
     "key": {"type": "http", "scheme": "bearer", "description": "An API key: cck_ and 43 characters."},
     "device": {"type": "http", "scheme": "bearer", "description": "An appliance's access token, good for 15 minutes."},
 }
@@ -31,6 +41,7 @@ _STATUSES = {
     201: "Made.",
     202: "Stored, not yet receipted.",
     204: "Done; there is nothing to say.",
+    400: "A header is there twice.",
     401: "No good credential.",
     403: "Not allowed.",
     404: "There is no such thing here.",
@@ -59,19 +70,23 @@ class Document(Message):
 def endpoint(endpoints: Sequence[Endpoint]) -> Endpoint:
     """Return the route that answers the document of these endpoints and itself."""
 
-    async def show_openapi(_request: Request) -> Response:
+    async def show_openapi(request: Request) -> Response:
         """Return this API's OpenAPI 3.1 document."""
-        return reply_json(made())
+        return reply_json(made(auth.cookie_name(request)))
 
     @functools.cache
-    def made() -> dict[str, Any]:
-        return document(endpoints)
+    def made(cookie: str) -> dict[str, Any]:
+        return document(endpoints, cookie)
 
     return Endpoint("GET", "/api/openapi.json", show_openapi, Caller.ANYONE, None, {200: Document})
 
 
-def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of the routes that programs call; pages for people are not in it."""
+def document(endpoints: Sequence[Endpoint], cookie: str = auth.SECURE_COOKIE) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of the routes that programs call; pages for people are not in it.
+
+    `cookie` is the name of the cookie that a session comes in.
+    """
+    schemes = _SECURITY_SCHEMES | {"session": {"type": "apiKey", "in": "cookie", "name": cookie}}
     rows = [row for row in endpoints if row.path.startswith(_PREFIXES) and row.path != _PAGE]
     schemas, definitions = _schemas(rows)
     uses = Counter(row.handler for row in rows)
@@ -85,7 +100,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Central Command", "version": "1"},
         "paths": paths,
-        "components": {"schemas": definitions, "securitySchemes": _SECURITY_SCHEMES},
+        "components": {"schemas": definitions, "securitySchemes": schemes},
     }
 
 
@@ -125,12 +140,15 @@ def _operation_id(row: Endpoint, shared: set[Any]) -> str:
 
 def _parameters(row: Endpoint, schemas: dict[Any, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
     text = {"type": "string"}
-    found = [{"name": name, "in": "path", "required": True, "schema": text} for name in _PATH_PART.findall(row.path)]
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": _PATH_PARTS.get(name, _ID)}
+        for name in _PATH_PART.findall(row.path)
+    ]
     if row.query:
         shape = definitions[schemas[row.query, "validation"]["$ref"].rpartition("/")[2]]
         required = shape.get("required", [])
         found += [
-            {"name": name, "in": "query", "required": name in required, "schema": schema}
+            {"name": name, "in": "query", "required": name in required, "schema": _without_null(schema)}
             for name, schema in shape["properties"].items()
         ]
     if row.path.startswith("/api/v1/") and row.caller not in (Caller.ANYONE, Caller.PERSON, Caller.PLATFORM):
@@ -138,6 +156,13 @@ def _parameters(row: Endpoint, schemas: dict[Any, Any], definitions: dict[str, A
         found.append({"name": "partner", "in": "query", "required": False, "schema": text, "description": said})
     found += [{"name": name, "in": "header"} | _HEADERS[name] for name in row.headers]
     return found
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema without null, which no query string can say."""
+    rest = {name: value for name, value in schema.items() if name not in ("anyOf", "default")}
+    kinds = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
+    return schema if len(kinds) != 1 else rest | kinds[0]
 
 
 def _responses(row: Endpoint, schemas: dict[Any, Any]) -> dict[str, Any]:
@@ -165,7 +190,7 @@ def _content(status: int, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
 
 def _refusals(row: Endpoint) -> set[int]:
     """Which statuses a route of this shape can refuse with."""
-    found = {405, 429, 503}
+    found = {400, 405, 429, 503}
     if row.caller is not Caller.ANYONE or row.takes:
         found |= {401, 403}
     if _names_something(row):

@@ -4,7 +4,8 @@ import secrets
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -35,11 +36,21 @@ class PartnerRole(StrEnum):
     AUDITOR = Role.AUDITOR.value
 
 
+# JSON Schema for what _sites_are_an_auditors refuses.
+_SITES_GO_WITH_THE_ROLE: JsonDict = {
+    "if": {"properties": {"role": {"const": "auditor"}}},
+    "then": {"required": ["sites"], "properties": {"sites": {"minItems": 1}}},
+    "else": {"properties": {"sites": {"maxItems": 0}}},
+}
+
+
 class RoleChange(Message):
     """What a person is from now on; `sites` are for an auditor, who reads those and nothing else."""
 
+    model_config = ConfigDict(json_schema_extra=_SITES_GO_WITH_THE_ROLE)
+
     role: PartnerRole
-    sites: Annotated[tuple[Id, ...], Field(max_length=1000)] = ()
+    sites: Annotated[tuple[Id, ...], Field(max_length=1000, json_schema_extra={"uniqueItems": True})] = ()
 
     @model_validator(mode="after")
     def _sites_are_an_auditors(self) -> Self:
