@@ -289,6 +289,7 @@ async def known(device: Device) -> Known:
         "/agent/v1/token": await an_assertion(device),
         "/api/v1/codes": {"rows": [{"site": "acme-clinic"}]},
         "/api/v1/sites/{site}/close": {"confirm": "acme-clinic"},
+        "/api/v1/partners/{partner_id}/off-board": {"confirm": "acme"},
     }
     callers = {"device": device.headers, "owner": owner.headers, "admin": admin.headers}
     return Known(device, callers, parts, bodies)
@@ -307,8 +308,8 @@ async def an_assertion(device: Device) -> dict[str, Any]:
 
 
 async def test_the_same_requests_are_taken_when_nothing_is_wrong_with_them(known: Known) -> None:
-    # Closing is the last: a closed site takes nothing more.
-    rows = sorted([*ASKED, *TAKERS], key=lambda row: row.path.endswith("/close"))
+    # Closing is the last: a closed site takes nothing more, and a partner that is gone asks nothing more.
+    rows = sorted([*ASKED, *TAKERS], key=lambda row: (row.path.endswith("/off-board"), row.path.endswith("/close")))
     answers = [(row, await send(known, Sent("nothing", row))) for row in rows]
     assert [f"{row.method} {row.path}: {got.text}" for row, got in answers if got.status_code >= 300] == []
 
