@@ -7,9 +7,9 @@ incidents and exports stay readable, and retention runs on. It cannot be undone:
 from dataclasses import dataclass
 
 from ccserver.errors import SiteClosedError
-from ccserver.queries import api_keys, appliances, audit_log, enrollment_codes, orders, sites, users
+from ccserver.queries import api_keys, appliances, audit_log, enrollment_codes, orders, partners, sites, users
 from ccserver.queries.audit_log import Act
-from ccserver.scope import PartnerScope, SiteScope
+from ccserver.scope import Database, SiteScope
 from ccshared.canonical import Json
 
 
@@ -29,9 +29,10 @@ class Closing:
 
 @dataclass(frozen=True)
 class OffBoarding:
-    """What off-boarding a partner ends, beside its sites: people who can sign in (their sessions too), API keys."""
+    """What off-boarding a partner ends: its open sites, people who can sign in (their sessions too), API keys."""
 
     partner_id: str
+    closed: list[Closing]
     users: int
     api_keys: int
 
@@ -70,9 +71,23 @@ async def close(scope: SiteScope, actor: str, export_sha256: str | None) -> Clos
     return ended
 
 
-async def off_board(scope: PartnerScope, actor: str) -> OffBoarding:
+async def close_sites(db: Database, partner_id: str, actor: str) -> list[Closing]:
+    """Close a partner's open sites, each in a transaction of its own: what was cut off, the same again carries on."""
+    async with db.partner(partner_id) as scope:
+        open_sites = await sites.open_ids(scope)
+    closed = []
+    for site_id in open_sites:
+        async with db.site(partner_id, site_id) as site:
+            closed.append(await close(site, actor, None))
+    return closed
+
+
+async def off_board(db: Database, partner_id: str, actor: str, closed: list[Closing]) -> OffBoarding:
     """End a partner's people, sessions and keys, once its sites are closed, and write down who did."""
-    ended = OffBoarding(scope.partner_id, await users.disable_all(scope), await api_keys.revoke_all(scope))
-    detail: dict[str, Json] = {"users": ended.users, "api_keys": ended.api_keys}
-    await audit_log.append(scope, Act(actor, "partner.off_board", f"partner:{scope.partner_id}", detail))
+    async with db.partner(partner_id) as scope:
+        ended = OffBoarding(partner_id, closed, await users.disable_all(scope), await api_keys.revoke_all(scope))
+        detail: dict[str, Json] = {"users": ended.users, "api_keys": ended.api_keys}
+        await audit_log.append(scope, Act(actor, "partner.off_board", f"partner:{partner_id}", detail))
+    async with db.platform() as platform:
+        await partners.close(platform, partner_id)
     return ended

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ccagent.commands import receipt
 from ccagent.places import Places
 from tests.agent.witness_app import APPLIANCE, Witness, running
 
@@ -188,6 +189,10 @@ def test_the_newest_receipt_is_printed_as_it_was_signed(machine: Machine, witnes
     printed = machine.call("receipt")
     assert (printed.returncode, printed.stdout.count("\n")) == (0, 6)
     assert json.loads(machine.call("receipt", "--json").stdout)["receipt"] == printed.stdout
+    drawn = machine.call("receipt", "--qr")
+    assert drawn.returncode == 0
+    assert drawn.stdout.strip() == receipt.qr(printed.stdout).strip()
+    assert set(drawn.stdout) >= {"█", "▀", "▄"}
 
 
 def test_a_damaged_store_is_mended_when_the_agent_starts(machine: Machine, witness: Witness) -> None:

@@ -114,10 +114,12 @@ async def test_off_boarding_exports_all_and_ends_people_and_keys(
     person = await operators.with_session(server, "owner")
     manifest = await partner_export.write(server.db, server.keys, "acme", tmp_path, lambda _: None)
     assert set(manifest["files"]) >= {"sites/acme-clinic.zip", "users.ndjson", "audit.ndjson", "keys.json"}
-    await close(server)
-    async with server.db.partner("acme") as scope:
-        ended = await closing.off_board(scope, "test")
-    assert (ended.users, ended.api_keys) == (1, 1)
+    admin, path = await operators.with_key(server, "platform_admin", "platform"), "partners/acme/off-board"
+    assert (await owner.call("POST", path, json={"confirm": "acme"})).status_code == 403
+    assert (await admin.call("POST", path, json={"confirm": "other"})).status_code == 422
+    assert (await admin.call("POST", path.replace("acme", "no"), json={"confirm": "no"})).status_code == 404
+    ended = (await admin.call("POST", path, json={"confirm": "acme"})).json()
+    assert ([each["site_id"] for each in ended["closed"]], ended["users"], ended["api_keys"]) == (["acme-clinic"], 1, 1)
     assert (await owner.call("GET", "sites")).status_code == 401
     assert (await person.call("GET", "sites")).status_code == 401
 

@@ -380,6 +380,30 @@ async def test_evidence_is_shown_with_a_receipt_that_verifies_for_who_copies_it(
     assert (await text_of(owner)).count("✓ receipted") == 2
 
 
+async def test_the_page_leads_to_the_export_of_a_site(
+    server: Running, owner: httpx.AsyncClient, device: Device
+) -> None:
+    device.seal()
+    await send_new(device)
+    link = re.search(r'href="(/api/v1/sites/acme-clinic/evidence-export)"', (await owner.get("/")).text)
+    assert link is not None
+    answer = await owner.get(link[1])
+    assert (answer.status_code, answer.content[:4]) == (200, b"PK\x03\x04")
+
+
+async def test_a_log_that_is_not_what_was_receipted_is_shown(
+    server: Running, owner: httpx.AsyncClient, device: Device
+) -> None:
+    device.seal()
+    await send_new(device)
+    await alter(
+        server,
+        "INSERT INTO log_verifications (site_id, partner_id, log_id, size, compact_range, done_at, fault)"
+        " SELECT site_id, partner_id, id, 1, '', now(), 'entry 0 is missing' FROM evidence_logs",
+    )
+    assert "is not what was receipted: entry 0 is missing" in await text_of(owner)
+
+
 async def test_evidence_without_a_cosignature_is_not_shown_as_receipted(
     server: Running, owner: httpx.AsyncClient, device: Device
 ) -> None:

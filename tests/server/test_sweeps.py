@@ -76,6 +76,16 @@ async def test_payloads_older_than_six_years_go_and_the_root_stays_computable(se
     assert {row["host_id"] for row in rows[1:]} == {None}
 
 
+@pytest.mark.parametrize("kind", ["genesis", "key_rotation", "redaction"])
+async def test_what_names_keys_or_tells_of_a_redaction_stays_whole(server: Running, device: Device, kind: str) -> None:
+    await log_of(device, 5)
+    await admin(server, "UPDATE evidence_bundles SET bundle_type = $1 WHERE seq = 3", kind)
+    await check_in(device)
+    await age(server, 6.1)
+    await sweep(server, "evidence")
+    assert await payloads(server) == [True, False, False, True, False]
+
+
 async def test_the_log_goes_on_after_its_old_payloads_went(server: Running, device: Device) -> None:
     await log_of(device, 5)
     await check_in(device)

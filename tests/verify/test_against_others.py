@@ -45,6 +45,19 @@ DIFFERS: dict[str, set[str]] = {
     "pynacl": set(),
 }
 
+OTHERS_SAID: dict[str, Any] = json.loads((Path(__file__).parent / "others.json").read_text(encoding="utf-8"))
+# Notes that metamorphic-log accepts and the verifier refuses, with the reason; the other way round there is none.
+NOTES_DIFFER = {
+    # it asks for one signature that it knows, as C2SP's signed-note does; a receipt has two, in their order
+    *("no witness", "log line twice", "foreign third line", "lines swapped", "wrong key id, witness line"),
+    *("other name on the witness line", "cosignature of another note", "cosignature time changed", "time 2^53"),
+    *("witness key id made with algorithm 1", "witness signs the bare checkpoint"),
+    # it holds the origin to no form, and the name that signed to no origin
+    "other origin, signed by both",
+    # its sizes are of 64 bits
+    "size 2^53, signed by both",
+}
+
 
 def by_cryptography(key: bytes, message: bytes, signature: bytes) -> bool:
     try:
@@ -116,6 +129,30 @@ def test_notes_are_refused_as_the_writer_refuses_them() -> None:
     assert _is_note(refused["good"], key, witness, name)
     for case in refused["bad"]:
         assert _reads(case["note"], key, {name: witness}) == _is_note(case["note"], key, witness, name), case["why"]
+
+
+def test_an_independent_library_reads_the_notes_that_the_verifier_reads() -> None:
+    key, said = notes.parse_vkey(VECTORS["agent_vkey"], 1)[1], OTHERS_SAID["notes"]
+    name, witness = notes.parse_vkey(VECTORS["server_vkey"], 4)
+    refused = VECTORS["notes_refused"]
+    cases = {"good": refused["good"]} | {case["why"]: case["note"] for case in refused["bad"]}
+    assert said.keys() == cases.keys()
+    ours = {why for why, note in cases.items() if _is_note(note, key, witness, name)}
+    theirs = {why for why, head in said.items() if head is not None}
+    assert (theirs - ours, ours - theirs) == (NOTES_DIFFER, set())
+    read = verify.read_note(refused["good"], key, 2)
+    assert said["good"] == {"origin": read.origin, "size": read.size, "root": read.root.hex()}
+
+
+@pytest.mark.parametrize("said", OTHERS_SAID["trees"], ids=lambda said: str(said["size"]))
+def test_independent_libraries_have_the_same_roots_and_inclusion_proofs(said: dict[str, Any]) -> None:
+    leaves, tree = [verify.leaf_hash(str(number).encode()) for number in range(said["size"])], verify.Tree()
+    tree.extend(leaves)
+    assert tree.root().hex() == said["root"]
+    for index, hashes in said["proofs"].items():
+        proof = [bytes.fromhex(each) for each in hashes]
+        assert proof == merkle.inclusion_proof(leaves, int(index))
+        assert verify.root_from_inclusion(leaves[int(index)], int(index), said["size"], proof) == tree.root()
 
 
 def _reads(text: str, key: bytes, witnesses: dict[str, bytes]) -> bool:

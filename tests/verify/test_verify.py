@@ -73,6 +73,19 @@ def test_a_receipt_that_the_auditor_kept_cannot_be_undone(site: Site) -> None:
     assert exports.verified(other, exports.packed(other), [epoch.receipt or ""]).verdict == verify.BROKEN
 
 
+def test_a_receipt_of_any_size_is_held_against_the_log(site: Site) -> None:
+    epoch = max(site.epochs, key=lambda one: len(one.payloads))
+    data = exports.packed(site)
+    for size in range(1, len(epoch.payloads) + 1):
+        older = exports.Epoch(epoch.appliance, epoch.name, epoch.seed, epoch.payloads[:size])
+        site.cosign(older)
+        assert exports.verified(site, data, [older.receipt or ""]).findings == []
+        older.payloads[-1] = older.payloads[-1].replace(b'"clock":"sync"', b'"clock":"unsync"')
+        site.cosign(older)
+        (found,) = exports.verified(site, data, [older.receipt or ""]).findings
+        assert (found["code"], found["log"], found["seq"]) == ("root", epoch.origin, size - 1)
+
+
 def test_without_keys_nothing_is_judged(site: Site, tmp_path: Path) -> None:
     path, empty = tmp_path / "export.zip", tmp_path / "keys.txt"
     path.write_bytes(exports.packed(site))

@@ -6,6 +6,7 @@ from ccserver import keys
 from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, current, show
 from ccserver.commands.reaching import Consent
+from ccshared import notes, purposes
 
 
 @click.group("keys")
@@ -31,6 +32,20 @@ def keys_show(as_json: bool) -> None:
     show(
         {"server": found.server, "keys": rows, "order_fingerprint": found.order_fingerprint}, as_json, "\n".join(lines)
     )
+
+
+@command.command("trust")
+def keys_trust() -> None:
+    """Print what an auditor's trust file needs of this server: its first witness key and its first order key.
+
+    Publish it where the server cannot change it; `cc-verify --trust` reads it. Later keys follow from these.
+    """
+    found = keys.load(current().key_file)
+    first = {key.use: key for key in reversed(found.signing)}
+    witness, order = first["witness"], first["order"]
+    click.echo(f"# {found.server}: its first witness key (C2SP vkey), and its first order key by its fingerprint")
+    click.echo(notes.vkey(witness.name, notes.WITNESS_ALGORITHM, witness.public_key))
+    click.echo(f"{order.name} {purposes.fingerprint(order.public_key)}")
 
 
 @command.command("rotate")

@@ -65,18 +65,10 @@ def off_board(partner_id: str, output: Path | None, yes: bool, dry_run: bool, as
 
 
 async def _off_board(db: Database, partner_id: str, output: Path | None) -> dict[str, Any]:
-    async with db.partner(partner_id) as scope:
-        open_sites = await sites.open_ids(scope)
     if output is None:
-        return {"would_close": open_sites}
+        async with db.partner(partner_id) as scope:
+            return {"would_close": await sites.open_ids(scope)}
     await export.write(db, partner_id, output)
-    closed = []
-    for site_id in open_sites:
-        async with db.site(partner_id, site_id) as site:
-            closed.append(asdict(await closing.close(site, actor(), None)))
+    closed = await closing.close_sites(db, partner_id, actor())
     await export.write(db, partner_id, output)  # what came in between; nothing comes any more
-    async with db.partner(partner_id) as scope:
-        ended = await closing.off_board(scope, actor())
-    async with db.platform() as platform:
-        await partners.close(platform, partner_id)
-    return {"closed": closed, **asdict(ended)}
+    return asdict(await closing.off_board(db, partner_id, actor(), closed))

@@ -124,9 +124,18 @@ class SiteView:
 def build(context: Context, rows: Rows, now: datetime) -> list[SiteView]:
     """Return the sites as the page shows them, in the order in which they were read."""
     hostnames = {each.id: each.hostname for found in rows.appliances.values() for each in found}
-    used = {(bundle.site_id, bundle.log_id) for found in rows.bundles.values() for bundle in found}
+    used = {(bundle.site_id, bundle.log_id): None for found in rows.bundles.values() for bundle in found}
+    used |= {place: None for site in rows.sites for place in _newest(rows.logs, site.id)}
     proofs = {place: prove(context, rows.logs[place], hostnames) for place in used}
     return [_site(rows, site, proofs, now) for site in rows.sites]
+
+
+def _newest(logs: Mapping[tuple[str, int], Log], site_id: str) -> dict[tuple[str, int], None]:
+    """Return the place of the newest log of each of a site's appliances, whose receipt an auditor takes away."""
+    found = {}
+    for place in sorted((each for each in logs if each[0] == site_id), key=lambda each: each[1]):
+        found[notes.parse_origin(logs[place].origin).appliance] = place
+    return dict.fromkeys(found.values())
 
 
 def prove(context: Context, log: Log, hostnames: Mapping[str, str]) -> Proof:
@@ -167,7 +176,7 @@ def _site(rows: Rows, site: Site, proofs: Mapping[tuple[str, int], Proof], now: 
     states = rows.states.get(site.id, [])
     total, newest = rows.incidents.get(site.id, (0, []))
     bundles = rows.bundles.get(site.id, [])
-    used = {(bundle.site_id, bundle.log_id): None for bundle in bundles}
+    used = {(bundle.site_id, bundle.log_id): None for bundle in bundles} | _newest(rows.logs, site.id)
     return SiteView(
         site=site,
         score=compliance.score(states, (each.id for each in rows.appliances.get(site.id, []))),

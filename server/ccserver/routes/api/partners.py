@@ -6,8 +6,9 @@ from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import context
-from ccserver.errors import NotFoundError
+from ccserver import closing, context
+from ccserver.closing import OffBoarding
+from ccserver.errors import BadBodyError, NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery
 from ccserver.queries import partners
@@ -65,9 +66,29 @@ async def _insert(scope: PlatformScope, asked: NewPartner) -> tuple[str, Partner
     return partner_id, made
 
 
+class OffBoard(Message):
+    """Says once more which partner is meant: it cannot be undone, so export all that is its first."""
+
+    confirm: Id
+
+
+async def off_board(request: Request) -> Response:
+    """Off-board a partner: every site is closed; people, sessions and keys end. Evidence stays, and can be exported."""
+    asked, partner_id = await read(request, OffBoard), path_id(request, "partner_id")
+    db, actor = context.of(request).db, request.state.principal.actor
+    async with db.platform() as scope:
+        if await partners.find_anywhere(scope, partner_id) is None:
+            raise NotFoundError
+    if asked.confirm != partner_id:
+        raise BadBodyError("confirm: must be the id of the partner that is to be off-boarded.")
+    closed = await closing.close_sites(db, partner_id, actor)
+    return reply_value(OffBoarding, await closing.off_board(db, partner_id, actor, closed))
+
+
 _ALL = "/api/v1/partners"
 ENDPOINTS = [
     Endpoint("GET", _ALL, list_partners, Caller.PLATFORM, None, {200: Listing[Partner]}, ListQuery),
     Endpoint("POST", _ALL, create, Caller.PLATFORM, NewPartner, {201: Partner}, headers=("Idempotency-Key",)),
     Endpoint("GET", _ALL + "/{partner_id}", show, Caller.PLATFORM, None, {200: Partner}),
+    Endpoint("POST", _ALL + "/{partner_id}/off-board", off_board, Caller.PLATFORM, OffBoard, {200: OffBoarding}),
 ]
