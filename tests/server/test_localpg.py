@@ -359,7 +359,7 @@ def test_ctrl_c_reaches_the_owner_and_not_the_server(spawn: Spawn, data_dir: Pat
 
 
 def test_where_the_kernel_tells_nobody_a_pipe_ends_the_server_with_its_owner(spawn: Spawn) -> None:
-    with subprocess.Popen(["sleep", "60"]) as server:
+    with subprocess.Popen(["env", "--default-signal=INT", "sleep", "60"]) as server:
         owner = spawn(WATCHER, server.pid)
         assert owner.stdout is not None
         assert owner.stdout.readline() == "watching\n"
