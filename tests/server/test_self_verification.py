@@ -6,7 +6,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ccserver import sweeps
+from ccserver import diagnosis, sweeps
+from ccserver.config import Config
+from ccserver.diagnosis import Level
 from ccserver.queries import sweeps as queries
 from ccserver.retention import Terms
 from ccserver.sweeps import Outcome
@@ -88,6 +90,18 @@ async def test_what_somebody_changed_in_the_database_is_told_within_a_run(
     (log,) = (await owner.call("GET", "sites/acme-clinic/logs")).json()["items"]
     assert log["verified_at"] is not None
     assert log["fault"].startswith(fault)
+
+
+async def test_the_doctor_names_a_log_that_is_not_what_was_receipted(
+    server: Running, device: Device, settings: Config
+) -> None:
+    await log_of(device, 10)
+    await admin(server, FLIP)
+    await run(server)
+    found = await diagnosis.database(settings, server.urls.server, None)
+    (evidence,) = [each for each in found if each.part == "evidence"]
+    assert evidence.level is Level.BROKEN
+    assert "the payload of entry 4 is not what was hashed" in evidence.said
 
 
 async def test_a_fault_stays_until_a_pass_finds_nothing(server: Running, device: Device) -> None:
