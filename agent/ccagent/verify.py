@@ -75,7 +75,8 @@ def store(tx: Tx) -> None:
 
 def log(tx: Tx, epoch: Epoch, first: int) -> None:
     """Verify that a log is whole, that its newest receipt is over it, and each of its rows from `first` on."""
-    _is_whole(tx, epoch.epoch)
+    # All that is receipted may have left: then the first row there is comes after `first`.
+    first = max(first, _first_row(tx, epoch.epoch))
     if epoch.watermark:
         _is_receipted(tx, epoch)
     prev, total = _before(tx, epoch.epoch, first)
@@ -169,8 +170,8 @@ def _prove(block: list[_Row], origin: str, prev: str, total: int) -> tuple[str, 
     return prev, total
 
 
-def _is_whole(tx: Tx, epoch: str) -> None:
-    """The leaves that are kept, then the rows, stand for every entry from 0 on."""
+def _first_row(tx: Tx, epoch: str) -> int:
+    """Return where the rows begin; DamagedLogError unless kept leaves, then rows, stand for every entry from 0 on."""
     blocks, end = tx.execute(
         "SELECT count(*), coalesce(max(first) + 256, 0) FROM kept_leaves WHERE epoch = ?", (epoch,)
     ).fetchone()
@@ -179,6 +180,8 @@ def _is_whole(tx: Tx, epoch: str) -> None:
     ).fetchone()
     if blocks * leaves.BLOCK != end or not rows or first != end or last - first + 1 != rows:
         raise DamagedLogError(f"entries of {epoch} are missing")
+    place: int = first
+    return place
 
 
 def _is_receipted(tx: Tx, epoch: Epoch) -> None:

@@ -86,6 +86,15 @@ def test_the_log_goes_on_and_verifies_at_the_next_start(store: Store, places: Pl
         assert again.read(queue.size_of, EPOCH) == COUNT + 1
 
 
+def test_a_log_of_which_all_that_is_receipted_has_left_verifies_at_the_next_start(store: Store, places: Places) -> None:
+    appliance.acknowledge(store, 512)
+    assert prune_all(store) == 512
+    store.close()
+    with contextlib.closing(appliance.open_store(places)) as again:
+        assert len(again.read(queue.all_epochs)) == 1
+        assert again.read(queue.status).waiting == COUNT - 512
+
+
 def test_a_mark_that_names_an_entry_which_has_left_is_borne_out_by_its_leaf(store: Store, places: Places) -> None:
     mark = head_mark.HeadMark(EPOCH, 100, merkle.leaf_hash(first_line(store, 99)).hex())
     appliance.acknowledge(store, COUNT)
