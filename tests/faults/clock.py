@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ccagent import evidence, identity, opening, queue, retention
+from ccagent import evidence, identity, leaves, opening, queue, retention
 from ccagent.client import Client, TransientError
 from ccagent.clock import Clocks, ClockWatch
 from ccagent.identity import DeviceKey, Enrolment
 from ccagent.simulation.simulated_time import SimulatedLoop
-from ccagent.store import Store
+from ccagent.store import Store, Tx
 from ccagent.uploader import Pace, Uploader, cap_s
 from ccshared.entries import Draft
 from ccshared.vocabulary import Clock, Kind
@@ -34,6 +34,7 @@ TEN_YEARS_S = 3652 * 86_400
 SUSPENDED_S = 3 * 86_400.0
 PATROL_S = 3600.0
 SLACK_S = 10.0
+KEEP_S = retention.KEEP_MS / 1000
 _PER_PATROL = 14
 _FULL = 10  # stories from which on the running agent is moved at length
 
@@ -169,6 +170,7 @@ async def _story(row: Row, chance: random.Random, folder: Path, number: int) -> 
         for _ in range(2):  # all is delivered, and what is old enough leaves
             await _patrol(life)
             await loop_passes(life, 2 * PATROL_S)
+        await _let_leave(life)
         _judge(life)
     finally:
         await life.stop()
@@ -212,6 +214,12 @@ def _next_try_is_near(life: Life) -> None:
         life.row.expect(waited <= cap + SLACK_S, f"no try for {waited:.0f} s, the cap is {cap:.0f} s")
 
 
+async def _let_leave(life: Life) -> None:
+    before_ms = life.store.read(retention.now_ms, life.machine.wall_ms()) - retention.KEEP_MS
+    while await life.store.write(retention.prune, before_ms):
+        pass
+
+
 async def _patrol(life: Life) -> None:
     """What a round of the patrol does with the clock: put a step on record, seal, and let old rows leave."""
     delta = life.watch.step()
@@ -225,8 +233,7 @@ async def _patrol(life: Life) -> None:
         true_ms = life.machine.true_s() * 1000
         life.row.expect((known == Clock.SYNC) <= (abs(at - true_ms) <= 61_000), "a wrong clock passed for a right one")
         await _seal(life, Draft(Kind.CHECK_RUN, secrets.token_hex(16), at, known, "0" * 32, {"number": life.number}))
-    while await life.store.write(retention.prune, life.store.read(retention.newest_receipt_ms) - retention.KEEP_MS):
-        pass
+    await _let_leave(life)
     assert life.uploader is not None
     life.uploader.wake.set()
 
@@ -282,6 +289,12 @@ async def _reboot_in_1970(life: Life) -> None:
     life.steps.append(life.machine.wall_ms() - before)
 
 
+def _receipted_before(tx: Tx, time_s: float) -> int:
+    """Return how many entries had a receipt by then (s since 1970)."""
+    size: int | None = tx.execute("SELECT max(size) FROM receipts WHERE cosigned_at_s < ?", (time_s,)).fetchone()[0]
+    return size or 0
+
+
 def _judge(life: Life) -> None:
     """All is there, once, in the order in which it was sealed; each step is told; nothing left before its time."""
     row = life.row
@@ -297,6 +310,9 @@ def _judge(life: Life) -> None:
     row.expect(abs(deltas - due) <= 5_000 or life.watch.step() is not None, f"moved by {due} ms, told of {deltas} ms")
     kept = life.store.read(lambda tx: tx.execute("SELECT min(seq) FROM queued_evidence").fetchone()[0])
     row.count("left after their time", kept)
-    row.expect(kept > 0, "nothing left 30 days after its receipt")
     now = life.machine.true_s()
-    row.expect(not kept or now - life.sealed_at[kept - 1] >= retention.KEEP_MS / 1000, "a payload left before its time")
+    # A block leaves as a whole, once its last entry was receipted long enough ago.
+    reckoned_s = life.store.read(retention.now_ms, life.machine.wall_ms()) / 1000
+    due = life.store.read(_receipted_before, reckoned_s - KEEP_S) >= leaves.BLOCK
+    row.expect(kept > 0 or not due, "nothing left 30 days after its receipt")
+    row.expect(not kept or now - life.sealed_at[kept - 1] >= KEEP_S, "a payload left before its time")
