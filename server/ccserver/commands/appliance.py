@@ -9,7 +9,7 @@ from ccserver import liveness
 from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, a_name, show, with_database
 from ccserver.commands.reaching import NEWEST, Consent, Partner, Site
-from ccserver.errors import NotFoundError
+from ccserver.errors import ChangedMeanwhileError, NotFoundError
 from ccserver.queries import appliances
 from ccserver.queries.appliances import ApplianceDetail, Silent
 from ccserver.scope import Database, SiteScope
@@ -73,10 +73,12 @@ def rename(appliance_id: str, name: str, site_id: str, as_json: bool) -> None:
     """Give an appliance a name; its hostname is its own to say."""
     chosen = a_name(name)
 
-    async def act(db: Database) -> ApplianceDetail | None:
+    async def act(db: Database) -> ApplianceDetail:
         async with reaching.site_scope(db, site_id) as scope:
             found = await _find(scope, appliance_id)
             done = await appliances.rename(scope, appliance_id, chosen, found.revision)
+            if done is None:
+                raise ChangedMeanwhileError
             await reaching.note(scope, "appliance.rename", appliance_id, site=site_id, name=chosen)
             return done
 

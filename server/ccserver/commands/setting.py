@@ -11,7 +11,7 @@ from ccserver import setting_levels
 from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, actor, show, with_database
 from ccserver.commands.reaching import Consent
-from ccserver.errors import NotFoundError
+from ccserver.errors import ChangedMeanwhileError, NotFoundError
 from ccserver.queries import appliances, settings
 from ccserver.queries.settings import Change, Place
 from ccserver.scope import PLATFORM, Database, PartnerScope, SiteScope
@@ -79,6 +79,8 @@ def set_one(name: str, value: int, as_json: bool, **levels: str | None) -> None:
         before = await _one(db, where, name)
         async with _opened(db, where) as (scope, places):
             made = await settings.make(scope, places[-1], Change(name, checked, before.revision, actor()))
+            if made is None:
+                raise ChangedMeanwhileError
             await reaching.note(scope, "setting.make", setting_levels.target(places[-1], setting), value=checked)
             return made
 
