@@ -121,3 +121,14 @@ async def test_what_retention_let_go_is_no_fault(server: Running, device: Device
     await admin(server, "UPDATE evidence_bundles SET payload = NULL, missing_reason = 'pruned' WHERE seq > 0")
     await run(server)
     assert await found(server) == [(10, True, None)]
+
+
+async def test_a_log_that_was_never_verified_comes_before_one_of_yesterday(server: Running, device: Device) -> None:
+    await log_of(device, 4)
+    await run(server)
+    await admin(server, "UPDATE log_verifications SET done_at = now() - interval '25 hours'")
+    await log_of(await Device.enrolled(server, "acme", "acme-clinic"), 7)
+    await run(server, rows=100, chunks=1)
+    assert sorted(await found(server)) == [(4, True, None), (7, True, None)]
+    (first,) = await admin(server, "SELECT size FROM log_verifications WHERE done_at > now() - interval '1 hour'")
+    assert first["size"] == 7

@@ -58,7 +58,7 @@ async def due(scope: PlatformScope) -> Pass | None:
         FROM evidence_logs l LEFT JOIN log_verifications v ON v.site_id = l.site_id AND v.log_id = l.id
         WHERE l.cosigned_at IS NOT NULL AND l.checkpoint IS NOT NULL AND l.size > 0
           AND (v.done_at IS NULL OR v.done_at < now() - interval '1 day')
-        ORDER BY v.size IS NULL, v.done_at NULLS FIRST, l.site_id, l.id
+        ORDER BY v.log_id IS NOT NULL AND v.done_at IS NULL DESC, v.done_at NULLS FIRST, l.site_id, l.id
         LIMIT 1
         """
     )
