@@ -41,14 +41,13 @@ async def count_of_sites(scope: PartnerScope, site_ids: Sequence[str]) -> dict[s
 
 
 async def of_log(scope: SiteScope, log_id: int) -> list[Equivocation]:
-    """Return a log's forks, at most 16, in order of their places."""
+    """Return all of a log's forks in order of their places; `insert` keeps 16 of them."""
     rows = await scope.conn.fetch(
         """
         SELECT seq, leaf, payload, checkpoint
         FROM equivocations
         WHERE site_id = $1 AND partner_id = $2 AND log_id = $3
         ORDER BY seq, leaf
-        LIMIT 1000
         """,
         scope.site_id,
         scope.partner_id,

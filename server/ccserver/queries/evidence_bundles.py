@@ -259,8 +259,8 @@ async def flagged_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: 
     """Return the newest flagged entries of some of the partner's sites, by site."""
     rows = await scope.conn.fetch(
         """
-        SELECT b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type, b.bundle_hash, b.flag,
-               b.received_at
+        SELECT b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type,
+               encode(b.bundle_hash, 'hex') AS bundle_hash, b.flag, b.received_at
         FROM evidence_bundles b JOIN evidence_logs l ON l.site_id = b.site_id AND l.id = b.log_id
         WHERE b.partner_id = $1 AND b.flag IS NOT NULL AND b.site_id = ANY ($2::text[])
         ORDER BY b.id DESC
