@@ -52,12 +52,6 @@ class _NotKept(Exception):  # noqa: N818  it carries a result, and rolls a dry r
         self.swept = swept
 
 
-async def _evidence(scope: PlatformScope, rows: int, terms: Terms) -> Swept:
-    if not await queries.clock_is_confirmed(scope, time.time()):
-        raise errors.SweepHeldBackError
-    return await queries.prune_payloads(scope, rows, terms.evidence)
-
-
 def _confirmed(chunk: Chunk) -> Chunk:
     """Undo what a chunk did, with an error, where nobody confirms the clock by which its rows were so old."""
 
@@ -122,7 +116,11 @@ SWEEPS: tuple[Sweep, ...] = (
         "checks that no run names any more",
         lambda scope, rows, terms: queries.drop_check_states(scope, rows, terms.check_states),
     ),
-    Sweep("evidence", "payloads older than six years", _evidence),
+    Sweep(
+        "evidence",
+        "payloads older than six years",
+        _confirmed(lambda scope, rows, terms: queries.prune_payloads(scope, rows, terms.evidence)),
+    ),
     Sweep(
         "verification",
         "each log against its receipt, once a day",
