@@ -83,11 +83,14 @@ async def close_sites(db: Database, partner_id: str, actor: str) -> list[Closing
 
 
 async def off_board(db: Database, partner_id: str, actor: str, closed: list[Closing]) -> OffBoarding:
-    """End a partner's people, sessions and keys, once its sites are closed, and write down who did."""
+    """End a partner's people, sessions and keys, once its sites are closed, and write down who did.
+
+    What these people still began meanwhile is closed after it, when nobody can begin anything any more.
+    """
     async with db.partner(partner_id) as scope:
-        ended = OffBoarding(partner_id, closed, await users.disable_all(scope), await api_keys.revoke_all(scope))
-        detail: dict[str, Json] = {"users": ended.users, "api_keys": ended.api_keys}
+        people, revoked = await users.disable_all(scope), await api_keys.revoke_all(scope)
+        detail: dict[str, Json] = {"users": people, "api_keys": revoked}
         await audit_log.append(scope, Act(actor, "partner.off_board", f"partner:{partner_id}", detail))
     async with db.platform() as platform:
         await partners.close(platform, partner_id)
-    return ended
+    return OffBoarding(partner_id, [*closed, *await close_sites(db, partner_id, actor)], people, revoked)
