@@ -6,7 +6,6 @@ whatever breaks in between, the same command again is right.
 
 import base64
 import logging
-import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -126,9 +125,7 @@ async def ensure_epoch(store: Store, places: Places, client: Client, stamp: Stam
         if identity.load_enrolment(places) != who:
             raise TransientError("this appliance was enrolled anew meanwhile")
     logs = store.read(queue.all_epochs)
-    number = max([known.next_epoch_number or 1, *(log.number + 1 for log in logs)])
-    identity.save(places, known.model_copy(update={"next_epoch_number": number + 1}))
-    epoch = f"{number}-{secrets.token_hex(4)}"
+    epoch = identity.use_number(places, known, (log.number for log in logs))
     public_key = who.key.public.hex()
     beginning = Beginning(
         reason="enrolment",

@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -130,6 +131,16 @@ def save(places: Places, identity: Identity) -> None:
     """Write the identity durably in place of the one before; OSError when the disk refuses."""
     _write_temporary(places.identity, identity.model_dump_json(indent=1).encode() + b"\n").replace(places.identity)
     _sync_directory(places.identity.parent)
+
+
+def use_number(places: Places, known: Identity, used: Iterable[int]) -> str:
+    """Return the name of the next log; its number is used up on the disk first, so that no two logs get the same.
+
+    `used` are the numbers of the logs that are here.
+    """
+    number = max([known.next_epoch_number or 1, *(one + 1 for one in used)])
+    save(places, known.model_copy(update={"next_epoch_number": number + 1}))
+    return f"{number}-{secrets.token_hex(4)}"
 
 
 def load_key(places: Places) -> DeviceKey | None:

@@ -37,9 +37,7 @@ def begin(store: Store, places: Places, stamp: Stamp) -> Epoch:
         raise RotationError("the log is not by the device key: an earlier rotation is still on its way to the server")
     key = identity.ensure_next_key(places)
     logs = store.read(queue.all_epochs)
-    number = max([who.identity.next_epoch_number or 1, *(log.number + 1 for log in logs)])
-    identity.save(places, who.identity.model_copy(update={"next_epoch_number": number + 1}))
-    epoch = f"{number}-{secrets.token_hex(4)}"
+    epoch = identity.use_number(places, who.identity, (log.number for log in logs))
     begun = Epoch(epoch, who.identity.origins + epoch, key.public.hex(), opened_at_ms=stamp[0])
     beginning = Beginning(
         reason=REASON,

@@ -113,9 +113,8 @@ def _successor(places: Places, old: Sequence[Epoch], stamp: Stamp) -> Epoch | No
     known = known_identity(places)
     if known is None and not old:
         return None
-    number = max([(known and known.next_epoch_number) or 1, *(one.number + 1 for one in old)])
-    name = f"{number}-{secrets.token_hex(4)}"
     if known is None:
+        name = f"{max(one.number for one in old) + 1}-{secrets.token_hex(4)}"
         return Epoch(name, f"{old[-1].origin.rpartition('/')[0]}/{name}", old[-1].public_key, stamp[0])
-    identity.save(places, known.model_copy(update={"next_epoch_number": number + 1}))
+    name = identity.use_number(places, known, (one.number for one in old))
     return Epoch(name, known.origins + name, known.public_key, stamp[0])
