@@ -7,10 +7,11 @@ only that sign.
 
 import json
 import logging
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+from ccserver import files
+from ccserver.errors import BadConfigError
 
 _log = logging.getLogger("ccserver")
 
@@ -47,22 +48,12 @@ def save(marks: Marks) -> None:
     """Write the known mark, if it is newer than what was written, whole and on the disk."""
     if marks.written >= marks.known:
         return
-    beside_it = marks.path.with_name(marks.path.name + f".{secrets.token_hex(4)}.new")
     try:
-        descriptor = os.open(beside_it, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with files.replaced(marks.path) as file:
             file.write(json.dumps({"mark": max(marks.known, load_mark(marks.path))}).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        beside_it.replace(marks.path)
-    except OSError as error:
-        beside_it.unlink(missing_ok=True)
+    except BadConfigError as error:
         if marks.written < 0:
-            _log.warning(
-                "%s cannot be written (%s): a database restored from an old backup will not be told by it",
-                marks.path,
-                error.strerror,
-            )
+            _log.warning("%s A database restored from an old backup will not be told by it.", error)
     marks.written = marks.known
 
 
