@@ -24,7 +24,7 @@ from ccserver.errors import (
     NotFoundError,
     NotSignedInError,
 )
-from ccserver.http import Caller, Endpoint, RequestLog, check_headers, code_of, note, problem, wants_page
+from ccserver.http import Caller, Endpoint, RequestLog, check_headers, note, problem, status_of, wants_page
 from ccserver.keys import KeyFile
 from ccserver.pages import account, dashboard, reference, session, trouble, welcome
 from ccserver.routes.agent import checkin, enrolment, incidents, log
@@ -165,7 +165,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, NotSignedInError) and not request.url.path.startswith(("/agent/", "/api/")):
         return RedirectResponse("/login", 303)
     note(request, error)
-    context.of(request).metrics.refusals.labels(code_of(error)).inc()
+    context.of(request).metrics.refusals.labels(status_of(error)[1]).inc()
     return _answer(request, error)
 
 

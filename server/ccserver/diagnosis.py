@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -18,9 +17,6 @@ from ccserver.config import Config
 from ccserver.errors import CentralCommandError
 from ccserver.queries import audit_log, catalog, log_verifications, server
 from ccserver.scope import Database, open_pool
-
-if TYPE_CHECKING:
-    pass
 
 _LOCKED = sorted(tables.SITE_TABLES | tables.PARTNER_TABLES | tables.TENANT_TABLES)
 _MIB = 1024 * 1024

@@ -213,11 +213,6 @@ def problem(request: Request, error: errors.CentralCommandError) -> Response:
     return Response(orjson.dumps(body), status, media_type="application/problem+json", headers=retry_after(error))
 
 
-def code_of(error: errors.CentralCommandError) -> str:
-    """Return the stable end of the type of an error's problem document."""
-    return status_of(error)[1]
-
-
 def request_id(request: Request) -> str:
     """Return the id by which the log and the caller name this request."""
     return str(request.scope.get("cc.request_id", "-"))

@@ -21,6 +21,7 @@ COUNTED_TO = 10_001  # a total stops here; more is not counted
 Item = TypeVar("Item")
 _EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9990, 1, 1, tzinfo=UTC)
 _WRITTEN_OUT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:]{5}.*")
+EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC))  # since and until, where nobody says
 START = (datetime(9999, 1, 1, tzinfo=UTC), "~")  # after every id, before every row
 
 

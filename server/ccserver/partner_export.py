@@ -8,7 +8,6 @@ import hashlib
 import zipfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ import orjson
 from ccserver import exporting, files
 from ccserver.exporting import Asked
 from ccserver.keys import ServerKeys
-from ccserver.listing import MAX_LIMIT, START, Page
+from ccserver.listing import EVER, MAX_LIMIT, START, Page
 from ccserver.queries import appliances, audit_log, evidence_bundles, evidence_logs, incidents, sites, users
 from ccserver.scope import Database, PartnerScope
 
 Fetch = Callable[[PartnerScope, Page], Awaitable[Sequence[Any]]]
 Say = Callable[[str], object]
-_EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
 
 
 async def write(db: Database, keys: ServerKeys, partner_id: str, folder: Path, say: Say) -> dict[str, Any]:
@@ -82,11 +80,11 @@ async def _write_list(db: Database, partner_id: str, path: Path, fetch: Fetch, p
 
 
 async def _incidents(scope: PartnerScope, page: Page) -> Sequence[Any]:
-    return await incidents.newest(scope, incidents.Filter(None, None, None, *_EVER), page)
+    return await incidents.newest(scope, incidents.Filter(None, None, None, *EVER), page)
 
 
 async def _audit(scope: PartnerScope, page: Page) -> Sequence[Any]:
-    return await audit_log.newest(scope, scope.partner_id, audit_log.Filter(*_EVER), page)
+    return await audit_log.newest(scope, scope.partner_id, audit_log.Filter(*EVER), page)
 
 
 _LISTS: dict[str, tuple[Fetch, Callable[[Any], Any]]] = {

@@ -9,8 +9,9 @@ from ccserver import audit_following
 from ccserver.audit_chain import Head, Progress
 from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, show, with_database
-from ccserver.commands.reaching import EVER, NEWEST, Partner
+from ccserver.commands.reaching import NEWEST, Partner
 from ccserver.errors import NotFoundError
+from ccserver.listing import EVER
 from ccserver.queries import audit_log
 from ccserver.queries.audit_log import AuditEntry, Filter
 from ccserver.scope import Database

@@ -10,10 +10,9 @@ import click
 
 from ccserver import exporting, files, keys
 from ccserver.commands.calling import current, with_database
-from ccserver.errors import NotFoundError
+from ccserver.commands.reaching import owner_of
 from ccserver.exporting import Asked
 from ccserver.packing import Pack, Write
-from ccserver.queries import sites
 from ccserver.scope import Database
 
 _DAYS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
@@ -60,12 +59,3 @@ def both(one: Write, other: Write) -> Callable[[bytes], None]:
 
 def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=UTC)
-
-
-async def owner_of(db: Database, site_id: str) -> str:
-    """Return the partner of a site; NotFoundError when there is no such site."""
-    async with db.platform() as scope:
-        site = await sites.find_anywhere(scope, site_id)
-    if site is None:
-        raise NotFoundError(f"There is no site {site_id}.")
-    return site.partner_id

@@ -7,8 +7,9 @@ import click
 
 from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, actor, show, with_database
-from ccserver.commands.reaching import EVER, NEWEST, Partner, Site
+from ccserver.commands.reaching import NEWEST, Partner, Site
 from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver.listing import EVER
 from ccserver.queries import incidents, planner
 from ccserver.queries.incidents import Filter, IncidentDetail
 from ccserver.scope import Database, SiteScope

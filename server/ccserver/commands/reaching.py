@@ -4,7 +4,6 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -17,7 +16,6 @@ from ccserver.queries.audit_log import Act
 from ccserver.scope import Database, PartnerScope, SiteScope
 from ccshared.canonical import Json
 
-EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC))
 NEWEST = Page(LIST_LIMIT, 0, *START)
 Site = click.option("--site", "site_id", required=True, help="The site; `ccserver site list` shows them.")
 Partner = click.option("--partner", "partner_id", required=True, help="Whose; `ccserver partner list` shows them.")
@@ -58,14 +56,19 @@ def destroys(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--yes", is_flag=True, help="Do it without asking.")(command)
 
 
-@asynccontextmanager
-async def site_scope(db: Database, site_id: str) -> AsyncIterator[SiteScope]:
-    """Open the scope of a site by its id alone; NotFoundError when there is none."""
+async def owner_of(db: Database, site_id: str) -> str:
+    """Return the partner of a site; NotFoundError when there is no such site."""
     async with db.platform() as platform:
         found = await sites.find_anywhere(platform, site_id)
     if found is None:
         raise NotFoundError(f"There is no site {site_id}: `ccserver site list` shows them.")
-    async with db.site(found.partner_id, found.id) as scope:
+    return found.partner_id
+
+
+@asynccontextmanager
+async def site_scope(db: Database, site_id: str) -> AsyncIterator[SiteScope]:
+    """Open the scope of a site by its id alone; NotFoundError when there is none."""
+    async with db.site(await owner_of(db, site_id), site_id) as scope:
         yield scope
 
 

@@ -9,7 +9,8 @@ import click
 from ccserver import closing, exporting, files, keys
 from ccserver.closing import Closing
 from ccserver.commands.calling import LIST_LIMIT, AsJson, a_name, actor, an_id, current, show, with_database
-from ccserver.commands.evidence import both, owner_of
+from ccserver.commands.evidence import both
+from ccserver.commands.reaching import owner_of
 from ccserver.queries import audit_log, sites
 from ccserver.queries.audit_log import Act
 from ccserver.scope import Database

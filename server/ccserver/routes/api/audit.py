@@ -16,7 +16,7 @@ from ccserver import audit_following, auth, context, listing
 from ccserver.audit_chain import Progress
 from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, read_query, reply_value
-from ccserver.listing import Cursor, Listing, ListQuery, Moment
+from ccserver.listing import EVER, Cursor, Listing, ListQuery, Moment
 from ccserver.queries import audit_log
 from ccserver.queries.audit_log import AuditEntry, Filter
 from ccserver.routes.api import lists
@@ -24,7 +24,6 @@ from ccserver.scope import PLATFORM, PartnerScope
 from ccshared.messages import Message
 
 AT_ONCE = 20_000  # entries followed in one call: under a second or two
-_EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC))
 _NUMBER = re.compile(r"[0-9]{1,18}")
 AuditText = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=300)]
 
@@ -64,7 +63,7 @@ class Verification:
 async def list_entries(request: Request) -> Response:
     """List the audit log, newest first."""
     asked = read_query(request, AuditQuery)
-    wanted = Filter(asked.since or _EVER[0], asked.until or _EVER[1], asked.actor, asked.action, asked.target)
+    wanted = Filter(asked.since or EVER[0], asked.until or EVER[1], asked.actor, asked.action, asked.target)
     async with (await _opener(request))() as scope:
         source = lists.Source(
             name=f"audit:{scope.partner_id}",

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from starlette.responses import Response
 from ccserver import auth
 from ccserver.errors import ChangedMeanwhileError, NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
-from ccserver.listing import Listing, ListQuery, Moment, Page
+from ccserver.listing import EVER, Listing, ListQuery, Moment, Page
 from ccserver.queries import incident_comments, incidents, planner
 from ccserver.queries.incident_comments import Comment
 from ccserver.queries.incidents import Filter, IncidentDetail
@@ -23,7 +22,6 @@ from ccshared import ids
 from ccshared.messages import Id, Message, Prose
 from ccshared.vocabulary import Level, Severity
 
-_EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC))
 Change = Callable[[SiteScope, str, int, str], Awaitable[IncidentDetail | None]]
 
 
@@ -68,7 +66,7 @@ async def list_incidents(request: Request) -> Response:
 
 def _filter(asked: IncidentQuery) -> Filter:
     is_open = None if asked.state is None else asked.state is State.OPEN
-    return Filter(asked.severity, asked.level, is_open, asked.since or _EVER[0], asked.until or _EVER[1])
+    return Filter(asked.severity, asked.level, is_open, asked.since or EVER[0], asked.until or EVER[1])
 
 
 def _fetch(scope: PartnerScope | SiteScope, wanted: Filter) -> Callable[[Page], Awaitable[list[IncidentDetail]]]:
