@@ -38,7 +38,7 @@ data_dir, uid, *site = sys.argv[1:]
 sys.path[:0] = site
 if int(uid) != os.geteuid():
     os.setgroups([]), os.setgid(int(uid)), os.setuid(int(uid))
-signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
+signal.signal(signal.SIGINT, lambda *_: os.write(1, b"interrupted\\n"))
 try:
     with localpg.start(Path(data_dir), durable=False) as pg:
         print(pg.urls("postgres").admin, flush=True)
