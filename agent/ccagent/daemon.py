@@ -139,7 +139,7 @@ async def patrol_once(agent: Agent) -> patrol.Summary:
         patrol.Patrol(
             store=agent.store,
             watch=agent.watch,
-            host=Host.here(),
+            host=Host.here(agent.config.helper.socket),
             checks=agent.config.checks,
             scrub_key=agent.scrub_key,
             version=identity.version(),
