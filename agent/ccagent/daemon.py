@@ -274,6 +274,8 @@ async def prune(agent: Agent) -> int:
         if not gone:
             break
         left += gone
+    with contextlib.suppress(OSError, IdentityUnusableError):  # the next round tries again
+        identity.forget_earlier(agent.places, agent.store.read(retention.keys_in_use, before_ms))
     return left
 
 
@@ -328,7 +330,9 @@ async def _enrolled_anew(agent: Agent, who: Enrolment) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
         known = identity.load_enrolment(agent.places)
-        if known is None or known.identity.enrolled_at_ms != who.identity.enrolled_at_ms or known.keys != who.keys:
+        if known is None or known.identity.enrolled_at_ms != who.identity.enrolled_at_ms:
+            return
+        if (known.keys, known.earlier) != (who.keys, who.earlier):
             return
 
 

@@ -33,7 +33,8 @@ async def append(context: Context, device: Device, epoch: str, batch: Batch) -> 
     origin = str(notes.Origin(context.keys.server, device.appliance_id, epoch))
     try:
         async with context.db.appliance(device.site_id, device.appliance_id) as scope:
-            log = await _lock(context, scope, epoch, origin)
+            key = witness.begun_by(batch, origin, context.keys.witnesses) or scope.public_key
+            log = await _lock(context, scope, epoch, origin, key)
             stored = await _stored_leaves(scope, log, batch)
             step = witness.examine(log, batch, stored, context.keys.witnesses)
             if step is not None:
@@ -49,12 +50,12 @@ async def append(context: Context, device: Device, epoch: str, batch: Batch) -> 
     return log
 
 
-async def _lock(context: Context, scope: ApplianceScope, epoch: str, origin: str) -> Log:
-    """Return the log's row, locked.
+async def _lock(context: Context, scope: ApplianceScope, epoch: str, origin: str, public_key: bytes) -> Log:
+    """Return the log's row, locked; one that is new is by that key.
 
     RestoredError when the database is older than it was, QuotaError for a log too many.
     """
-    log, mark = await evidence_logs.lock(scope, epoch, origin)
+    log, mark = await evidence_logs.lock(scope, epoch, origin, public_key)
     if mark < context.marks.known:
         raise errors.RestoredError(None, retry_after_s=1)
     context.marks.known = mark

@@ -9,7 +9,7 @@ import pytest
 from ccserver import config, enrolment, keys
 from ccserver.errors import BadConfigError, NotFoundError
 from ccserver.queries import appliances
-from ccshared import ed25519, envelope, ids, purposes
+from ccshared import ed25519, envelope, ids, notes, purposes
 from ccshared.vocabulary import Kind
 from tests.devices import Device, Running
 from tests.server.test_log import code_of
@@ -181,3 +181,29 @@ async def silent(server: Running) -> list[str]:
     async with server.db.partner("acme") as scope:
         now = await scope.conn.fetchval("SELECT now()")
         return [one.id for one in await appliances.list_silent(scope, now, 10)]
+
+
+async def test_a_log_that_the_database_forgot_is_begun_again_by_the_key_of_its_receipted_genesis_alone(
+    device: Device, server: Running
+) -> None:
+    device.seal()
+    new = ed25519.new_seed()
+    device.seal(Kind.KEY_ROTATION, rotation(device, new))
+    receipt = (await device.send(device.batch(0))).json()["receipt"]
+    admin = await asyncpg.connect(server.urls.admin)
+    await admin.execute("SET session_replication_role = replica")
+    await admin.execute("DELETE FROM evidence_bundles")
+    await admin.execute("DELETE FROM evidence_logs")
+    await admin.close()
+    thief = Device(server, ed25519.new_seed(), device.appliance_id, device.token, device.epoch)
+    thief.seal()
+    thief.seal()
+    true = notes.read_receipt(receipt, device.public_key, server.keys.witnesses).checkpoint
+    forged = notes.sign_checkpoint(true, thief.seed) + receipt.splitlines(keepends=True)[-1]
+    assert notes.read_receipt(forged, thief.public_key, server.keys.witnesses).checkpoint == true
+    assert code_of(await thief.send(thief.batch(0, held=forged))) == (409, "held-conflict")
+    assert code_of(await device.send(device.batch(0))) == (422, "checkpoint-invalid")
+    again = await device.send(device.batch(0, held=receipt))
+    assert device.receipt(again).checkpoint == true
+    device.seed = new
+    assert (await device.ask_token()).status_code == 200

@@ -32,8 +32,8 @@ class LogDetail:
     fault: str | None
 
 
-async def lock(scope: ApplianceScope, epoch: str, origin: str) -> tuple[Log, int]:
-    """Return the epoch's row, made if it is new and locked until the scope ends, and the witness's mark."""
+async def lock(scope: ApplianceScope, epoch: str, origin: str, public_key: bytes) -> tuple[Log, int]:
+    """Return the epoch's row, made by that key if it is new and locked until the scope ends, and the witness's mark."""
     await scope.conn.execute(
         """
         INSERT INTO evidence_logs (site_id, partner_id, appliance_id, epoch, origin, public_key, generation)
@@ -45,7 +45,7 @@ async def lock(scope: ApplianceScope, epoch: str, origin: str) -> tuple[Log, int
         scope.appliance_id,
         epoch,
         origin,
-        scope.public_key,
+        public_key,
     )
     row = await scope.conn.fetchrow(
         """
