@@ -190,11 +190,7 @@ async def test_a_log_that_the_database_forgot_is_begun_again_by_the_key_of_its_r
     new = ed25519.new_seed()
     device.seal(Kind.KEY_ROTATION, rotation(device, new))
     receipt = (await device.send(device.batch(0))).json()["receipt"]
-    admin = await asyncpg.connect(server.urls.admin)
-    await admin.execute("SET session_replication_role = replica")
-    await admin.execute("DELETE FROM evidence_bundles")
-    await admin.execute("DELETE FROM evidence_logs")
-    await admin.close()
+    await forget_logs(server, ed25519.public_key(new))
     thief = Device(server, ed25519.new_seed(), device.appliance_id, device.token, device.epoch)
     thief.seal()
     thief.seal()
@@ -207,3 +203,37 @@ async def test_a_log_that_the_database_forgot_is_begun_again_by_the_key_of_its_r
     assert device.receipt(again).checkpoint == true
     device.seed = new
     assert (await device.ask_token()).status_code == 200
+
+
+async def test_a_key_is_followed_where_the_log_that_names_the_next_came_back_before_the_one_that_names_it(
+    device: Device, server: Running
+) -> None:
+    first, *later = [ed25519.new_seed() for _ in range(3)]
+    logs: list[tuple[bytes, str, list[bytes], str]] = []
+    oldest = device.seed
+    for number, new in enumerate((first, *later), 1):
+        device.epoch, device.payloads = f"{number}-{secrets.token_hex(4)}", []
+        device.seal()
+        device.seal(Kind.KEY_ROTATION, rotation(device, new))
+        receipt = (await device.send(device.batch(0))).json()["receipt"]
+        logs.append((device.seed, device.epoch, device.payloads, receipt))
+        device.seed = new
+        assert (await device.ask_token()).status_code == 200
+    await forget_logs(server, ed25519.public_key(oldest))
+    device.seed = oldest
+    assert (await device.ask_token()).status_code == 200
+    for place in (2, 1, 0):
+        device.seed, device.epoch, device.payloads, receipt = logs[place]
+        assert (await device.send(device.batch(0, held=receipt))).json()["receipt"]
+    device.seed = later[-1]
+    assert (await device.ask_token()).status_code == 200
+
+
+async def forget_logs(server: Running, key: bytes) -> None:
+    """Put the database back to before any log, with that key registered."""
+    admin = await asyncpg.connect(server.urls.admin)
+    await admin.execute("SET session_replication_role = replica")
+    await admin.execute("DELETE FROM evidence_bundles")
+    await admin.execute("DELETE FROM evidence_logs")
+    await admin.execute("UPDATE appliances SET public_key = $1", key)
+    await admin.close()
