@@ -6,8 +6,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ccserver import config, enrolment, keys
-from ccserver.errors import BadConfigError, NotFoundError
+from ccserver import config, enrolment, health, keys
+from ccserver.app import make
+from ccserver.errors import BadConfigError, KeysLackingError, NotFoundError
 from ccserver.queries import appliances
 from ccshared import ed25519, envelope, ids, notes, purposes
 from ccshared.vocabulary import Kind
@@ -237,3 +238,19 @@ async def forget_logs(server: Running, key: bytes) -> None:
     await admin.execute("DELETE FROM evidence_logs")
     await admin.execute("UPDATE appliances SET public_key = $1", key)
     await admin.close()
+
+
+async def test_a_server_does_not_start_with_a_key_file_that_lacks_a_key_of_stored_receipts(
+    device: Device, server: Running, tmp_path: Path
+) -> None:
+    device.seal()
+    assert (await device.send(device.batch(0))).status_code == 200
+    made = config.from_environ({"CCSERVER_DATA_DIR": str(tmp_path / "other"), "CCSERVER_NAME": "cc.example"})
+    keys.create(made.key_file, made.server_name)
+    with pytest.raises(KeysLackingError, match=server.keys.witness.name):
+        await health.check_keys(server.db, keys.load(made.key_file))
+    await health.check_keys(server.db, server.keys)
+    app = make(made, server.urls.server)
+    with pytest.raises(KeysLackingError, match="newest copy"):
+        async with app.router.lifespan_context(app):
+            pass
