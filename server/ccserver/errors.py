@@ -26,6 +26,10 @@ class NotDurableError(CentralCommandError):
     """The database may lose what it acknowledged: set fsync, full_page_writes and synchronous_commit to on."""
 
 
+class KeysLackingError(CentralCommandError):
+    """Stored receipts are by a key that the key file lacks: it is an old copy, or another server's."""
+
+
 class MigrationError(CentralCommandError):
     """The migrations and the database do not fit together."""
 
