@@ -14,6 +14,10 @@ class BadConfigError(CentralCommandError):
     """The configuration cannot be used."""
 
 
+class CatalogueError(CentralCommandError):
+    """The packaged catalogue of runbooks is not fit."""
+
+
 class DatabaseUnavailableError(CentralCommandError):
     """The database does not answer: is it running, and is DATABASE_URL right? Nothing was changed; try again."""
 
