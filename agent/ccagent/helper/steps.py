@@ -6,7 +6,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Any
@@ -16,6 +16,7 @@ from ccagent.helper import descendants
 MAX_OUTPUT = 64 * 1024
 TERM_S = 2.0  # between the request to end and the end
 DRAIN_S = 0.5
+LOOK_S = 0.05
 
 # Nothing of our own environment: what stands in it may be secret, or mislead a program.
 ENVIRONMENT = {
@@ -121,22 +122,36 @@ def _start(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
 def _watch(process: "subprocess.Popen[bytes]", kept: "_Kept", limits: Limits) -> Ending:
     """Read until the step ends, its time is up, or the helper stops; the end of its output is not its end."""
     until = time.monotonic() + limits.time_s
-    ended = os.pidfd_open(process.pid)
+    stdout = _stdout(process).fileno()
     poll = select.poll()
-    for descriptor in (ended, limits.halt, _stdout(process).fileno()):
+    for descriptor in (limits.halt, stdout):
         poll.register(descriptor, select.POLLIN)
-    try:
+    with _end_of(process) as ended:
+        if ended is not None:
+            poll.register(ended, select.POLLIN)
         while (left := until - time.monotonic()) > 0:
-            ready = {descriptor for descriptor, _ in poll.poll(min(left, 60.0) * 1000 + 1)}
+            ready = {descriptor for descriptor, _ in poll.poll(1 + 1000 * min(left, 60.0 if ended else LOOK_S))}
             if limits.halt in ready:
                 return Ending.STOPPED
-            if ended in ready:
+            if process.poll() is not None:
                 return Ending.ENDED
-            if ready and not kept.read(_stdout(process)):
-                poll.unregister(_stdout(process).fileno())
-    finally:
-        os.close(ended)
+            if stdout in ready and not kept.read(_stdout(process)):
+                poll.unregister(stdout)
     return Ending.TOO_LONG
+
+
+@contextlib.contextmanager
+def _end_of(process: "subprocess.Popen[bytes]") -> Iterator[int | None]:
+    """Yield a descriptor that becomes readable at its end; None where the kernel has none (before Linux 5.3)."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _ask_to_end(process: "subprocess.Popen[bytes]") -> None:
