@@ -17,6 +17,7 @@ MAX_OUTPUT = 64 * 1024
 TERM_S = 2.0  # between the request to end and the end
 DRAIN_S = 0.5
 LOOK_S = 0.05
+HALT_S = 0.3
 
 # Nothing of our own environment: what stands in it may be secret, or mislead a program.
 ENVIRONMENT = {
@@ -85,21 +86,21 @@ def run(argv: Sequence[str], about: str, limits: Limits) -> Done:
     except OSError as error:
         return Done(about, None, f"cannot be started: {error.strerror}", Ending.UNSTARTED)
     kept = _Kept(limits.output)
-    with process:  # closes the pipe
+    with _stdout(process):
         ending = _watch(process, kept, limits)
         if ending is not Ending.ENDED:
             _ask_to_end(process)
-        if ending is not Ending.ENDED or process.wait() != 0:
+        if ending is not Ending.ENDED or process.returncode != 0:
             descendants.end(spared)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it is left there
             process.wait(DRAIN_S)
         _drain(_stdout(process), kept)
-        return Done(about, process.returncode, kept.text(), ending)
+    return Done(about, process.returncode, kept.text(), ending)
 
 
-def halted(halt: int) -> bool:
-    """Return whether the helper stops or has died."""
-    return bool(select.select([halt], [], [], 0)[0])
+def halted(halt: int, within_s: float = 0) -> bool:
+    """Return whether the helper stops or has died, now or within so long (s)."""
+    return bool(select.select([halt], [], [], within_s)[0])
 
 
 def _start(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
@@ -130,11 +131,14 @@ def _watch(process: "subprocess.Popen[bytes]", kept: "_Kept", limits: Limits) ->
         if ended is not None:
             poll.register(ended, select.POLLIN)
         while (left := until - time.monotonic()) > 0:
-            ready = {descriptor for descriptor, _ in poll.poll(1 + 1000 * min(left, 60.0 if ended else LOOK_S))}
+            ready = {
+                descriptor for descriptor, _ in poll.poll(1 + 1000 * min(left, 60.0 if ended is not None else LOOK_S))
+            }
             if limits.halt in ready:
                 return Ending.STOPPED
-            if process.poll() is not None:
-                return Ending.ENDED
+            if (code := process.poll()) is not None:
+                # Who stops a whole unit signals step and helper at once; the step is no failure then.
+                return Ending.STOPPED if code < 0 and halted(limits.halt, HALT_S) else Ending.ENDED
             if stdout in ready and not kept.read(_stdout(process)):
                 poll.unregister(stdout)
     return Ending.TOO_LONG
