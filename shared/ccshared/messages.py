@@ -11,10 +11,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from ccshared import canonical
 from ccshared.notes import MAX_NUMBER
-from ccshared.vocabulary import Clock, Level, Outcome, Severity
+from ccshared.vocabulary import Clock, Level, Outcome, Severity, Status
 
 MAX_INCIDENTS = 200
 MAX_PATTERNS = 200
+MAX_ORDERS = 20
 
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-z-]{1,64}$")]
 Epoch = Annotated[str, StringConstraints(pattern=r"^(?:0|[1-9][0-9]{0,9})-[0-9a-f]{8}$")]
@@ -221,6 +222,49 @@ class PatternReports(Message):
     epoch: Count
     revision: Count
     patterns: Annotated[list[PatternReport], Field(max_length=MAX_PATTERNS)]
+
+
+class WaitingOrders(Message):
+    """The orders (DSSE) that wait for this appliance; nothing in them is proved yet."""
+
+    orders: Annotated[list[dict[str, Any]], Field(max_length=MAX_ORDERS)]
+
+
+class StepDone(Message):
+    """What a step of a runbook was for, its exit code (null: it did not come to one), and what it said, scrubbed."""
+
+    about: Prose
+    exit_code: int | None = None
+    output: Annotated[str, StringConstraints(max_length=2000)] = ""
+
+
+class OrderResult(Message):
+    """How an order stands; `proved` is what the check said afterwards, null where no check proves the runbook."""
+
+    status: Annotated[str, StringConstraints(pattern=r"^(?:running|succeeded|failed|rejected)$")]
+    started_ms: Milliseconds | None = None
+    finished_ms: Milliseconds | None = None
+    reason: Prose | None = None
+    steps: Annotated[list[StepDone], Field(max_length=64)] = []
+    proved: Status | None = None
+
+
+class PlanRequest(Message):
+    """Which runbook worked for incidents like this one; `tried` were no use for it."""
+
+    pattern_signature: PatternSignature
+    incident_type: Word
+    host_id: Name
+    tried: Annotated[list[Name], Field(max_length=64)] = []
+
+
+class PlanAnswer(Message):
+    """A runbook (null: none is known) with its parameters, why, and the numbers behind it."""
+
+    runbook: str | None
+    parameters: dict[str, Any] = {}
+    why: str = ""
+    evidence: dict[str, Any] = {}
 
 
 class Problem(Message):
