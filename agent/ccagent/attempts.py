@@ -274,8 +274,10 @@ def unended(tx: Tx) -> list[Attempt]:
         """
     )
     return [
-        Attempt(*row[:2], (row[2], row[3], row[4]), *row[5:8], parameters=json.loads(row[8]), pre=json.loads(row[9]))
-        for row in rows
+        Attempt(
+            repair_id, incident_id, (host, check, runbook), level, rule, why, json.loads(parameters), json.loads(pre)
+        )
+        for repair_id, incident_id, host, check, runbook, level, rule, why, given, pre in rows
     ]
 
 

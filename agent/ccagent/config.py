@@ -150,7 +150,7 @@ class HelperSettings(Settings):
     """`[helper]`: the root helper's socket, the agent's user (name or uid), who alone may ask, and its own state."""
 
     socket: AbsolutePath = Path("/run/cc-agent/helper.sock")
-    user: Annotated[str, Field(pattern=r"^[a-z0-9_][a-z0-9_.-]{0,31}\Z")] = "cc-agent"
+    user: Annotated[str, Field(pattern=r"^[a-z0-9_][a-z0-9_.-]{0,31}$")] = "cc-agent"
     state_dir: AbsolutePath = Path("/var/lib/cc-agent-helper")
 
 

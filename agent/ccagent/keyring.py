@@ -4,21 +4,14 @@ However long it was away, it follows from the key that its enrolment pinned; wit
 stranger's.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from ccagent import identity
-from ccagent.client import Client
-from ccagent.identity import Identity
-from ccagent.places import Places
 from ccshared import envelope
 from ccshared.envelope import BadEnvelopeError, PayloadType
 from ccshared.messages import NewServerKey, ServerKey
-
-log = logging.getLogger(__name__)
 
 MAX_STATEMENTS = 10_000
 
@@ -36,23 +29,6 @@ def follow(server: str, pinned: Sequence[ServerKey], statements: Iterable[dict[s
         if all((key.use, key.name) != (said.use, said.name) for key in known):
             known.append(ServerKey(use=said.use, name=said.name, public_key=said.public_key))
     return known
-
-
-async def learn(client: Client, places: Places, known: Identity) -> Identity | None:
-    """Follow the server's keys from those that are pinned, and pin what they lead to; None when that adds none.
-
-    RequestError when the server does not tell.
-    """
-    told = await client.keys()
-    keys = follow(known.server, known.keys, told.statements)
-    if len(keys) == len(known.keys):
-        return None
-    log.info("the server's keys followed one another: %s", ", ".join(key.name for key in keys))
-    learned = known.model_copy(update={"keys": keys})
-    on_disk = identity.load(places)
-    if on_disk is not None and on_disk.enrolled_at_ms == known.enrolled_at_ms:
-        identity.save(places, on_disk.model_copy(update={"keys": keys}))
-    return learned
 
 
 def witness_of(receipt: str) -> str:

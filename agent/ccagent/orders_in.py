@@ -19,7 +19,7 @@ from ccagent import (
     hands,
     identity,
     incidents,
-    keyring,
+    learning,
     order_book,
     order_clock,
     queue,
@@ -148,7 +148,7 @@ async def _read(these: Orders, offered: dict[str, Any], known: Identity) -> Sign
     try:
         order = orders.read(offered, known.order_keys)
     except BadOrderError as error:
-        learned = await keyring.learn(these.client, these.places, known)
+        learned = await learning.learn(these.client, these.places, known)
         if learned is None:
             raise RefusedError(f"no order of our server's: {error}") from error
         try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ccagent import evidence, files, keyring, order_clock, queue
+from ccagent import evidence, files, learning, order_clock, queue
 from ccagent.client import Client
 from ccagent.clock import Boot
 from ccagent.config import Config
@@ -97,7 +97,7 @@ async def verified(client: Client, places: Places, store: Store, known: Identity
     try:
         return check(offered, known, store)
     except PolicyRefusedError:
-        learned = await keyring.learn(client, places, known)
+        learned = await learning.learn(client, places, known)
         if learned is None:
             raise
     return check(offered, learned, store)
