@@ -274,9 +274,7 @@ def unended(tx: Tx) -> list[Attempt]:
         """
     )
     return [
-        Attempt(
-            repair_id, incident_id, (host, check, runbook), level, rule, why, json.loads(parameters), json.loads(pre)
-        )
+        Attempt(repair_id, incident_id, (host, check, runbook), level, rule, why, json.loads(given), json.loads(pre))
         for repair_id, incident_id, host, check, runbook, level, rule, why, given, pre in rows
     ]
 

@@ -18,6 +18,7 @@ BROKE = 70  # EX_SOFTWARE of sysexits.h
 COMMANDS = {
     "enroll": "Enrol this appliance with a one-time code.",
     "run": "Run the agent until it is told to stop.",
+    "helper": "Run the root helper, or pin whose orders it obeys.",
     "once": "Check once, then upload until all is receipted.",
     "status": "Say how the agent is; works with the network down.",
     "queue": "Say what waits to be uploaded, and why.",

@@ -121,6 +121,7 @@ class Agent:
             scrub_key=self.scrub_key,
             config=self.config,
             ask=partial(helper_client.ask, self.config.helper.socket),
+            host=partial(Host.here, self.config.helper.socket),
             planners=errands.planners(self.config.planner),
             repaired=self.look.set,
         )
@@ -175,7 +176,7 @@ async def patrol_once(agent: Agent) -> patrol.Summary:
         patrol.Patrol(
             store=agent.store,
             watch=agent.watch,
-            host=Host.here(),
+            host=Host.here(agent.config.helper.socket),
             checks=agent.healer.config.checks,
             scrub_key=agent.scrub_key,
             version=identity.version(),

@@ -1,4 +1,4 @@
-"""Learning the server's new keys: asked of the server, believed only as far as the keys that are pinned lead to them."""
+"""Learning the server's new keys: asked of the server, believed only as far as the pinned keys lead to them."""
 
 import logging
 
