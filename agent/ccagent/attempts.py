@@ -15,6 +15,7 @@ from ccagent.store import Tx
 from ccshared.vocabulary import Outcome
 
 COOLDOWN_S = 300
+SLACK_S = 2.0  # the helper keeps the same pause by itself, from when it was asked, which is a little later
 MOST_IN_A_DAY = 3
 DAY_S = 24 * 3600
 FLAPS = 3
@@ -101,7 +102,7 @@ def judge(history: Sequence[Try], rule_cooldown_s: float = 0) -> Judged:
         return Judged(Verdict.USED_UP, len(day))
     if not day:
         return Judged(Verdict.FREE, 0)
-    wait = pause_s(day, max(COOLDOWN_S, rule_cooldown_s)) - min(one.age_s for one in day)
+    wait = pause_s(day, max(COOLDOWN_S, rule_cooldown_s)) + SLACK_S - min(one.age_s for one in day)
     return Judged(Verdict.COOLING if wait > 0 else Verdict.FREE, len(day), max(wait, 0.0))
 
 

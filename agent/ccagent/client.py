@@ -33,6 +33,7 @@ from ccshared.messages import (
     Message,
     Nonce,
     OrderResult,
+    OrdersWaiting,
     PatternReports,
     PlanAnswer,
     PlanRequest,
@@ -40,7 +41,6 @@ from ccshared.messages import (
     ServerKeysAnswer,
     Token,
     TokenRequest,
-    WaitingOrders,
 )
 
 API = "/agent/v1"
@@ -264,9 +264,9 @@ class Client:
         """Return the policy (DSSE JSON) that the server has for this appliance; nothing of it is proved yet."""
         return _json(await self._authorized(Request("GET", "/policy")))
 
-    async def orders(self) -> WaitingOrders:
+    async def orders(self) -> OrdersWaiting:
         """Return the orders that wait; nothing of them is proved yet."""
-        return _message(WaitingOrders, await self._authorized(Request("GET", "/orders")))
+        return _message(OrdersWaiting, await self._authorized(Request("GET", "/orders")))
 
     async def acknowledge_order(self, order_id: str) -> None:
         """Say that an order arrived; an error other than a transient one means that it is not to be run."""

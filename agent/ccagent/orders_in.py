@@ -36,11 +36,11 @@ from ccagent.places import Places
 from ccagent.store import Tx
 from ccshared import canonical, orders, runbooks
 from ccshared.entries import Draft
-from ccshared.messages import OrderResult, StepDone
+from ccshared.messages import OrderResult, StepResult
 from ccshared.orders import BadOrderError, SignedOrder
 from ccshared.policy import Policy
 from ccshared.runbooks import BadParametersError, Runbook
-from ccshared.vocabulary import Level, Outcome, Status
+from ccshared.vocabulary import Level, OrderStatus, Outcome, Status
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +285,7 @@ async def _do(these: Orders, judged: _Judged, at_ms: int) -> Done:
 async def _say_running(these: Orders, order_id: str, at_ms: int) -> None:
     """Say that it runs, if the line lets us: what counts is the result."""
     try:
-        await these.client.put_order_result(order_id, OrderResult(status="running", started_ms=at_ms))
+        await these.client.put_order_result(order_id, OrderResult(status=OrderStatus.RUNNING, started_ms=at_ms))
     except RequestError as error:
         log.info("the server was not told that order %s runs: %s", order_id, error)
 
@@ -312,11 +312,11 @@ async def _end(
     reason = done.reason if post is None else f"{done.reason}; {proves}: {post.reason}".removeprefix("; ")
     stamp = healer.watch.stamp()
     result = OrderResult(
-        status="succeeded" if succeeded else "failed",
+        status=OrderStatus.SUCCEEDED if succeeded else OrderStatus.FAILED,
         started_ms=kept.started_ms,
         finished_ms=max(stamp[0], kept.started_ms or 0),
-        reason=reason[:4000],
-        steps=[StepDone.model_validate(step) for step in done.steps],
+        reason=reason[:2000],
+        steps=[StepResult.model_validate(step) for step in done.steps],
         proved=proved,
     )
     body = {**_body(kept), **result.model_dump(mode="json")}
@@ -351,7 +351,7 @@ def _finish(tx: Tx, finished: _Finished) -> None:
     at_ms = finished.proof.at
     if not order_book.finish(tx, finished.order_id, finished.result.status, finished.result.model_dump_json(), at_ms):
         return
-    succeeded = finished.result.status == "succeeded"
+    succeeded = finished.result.status is OrderStatus.SUCCEEDED
     for incident in incidents.open_rows(tx) if finished.check is not None else ():
         if (incident.host_id, incident.check) == finished.check:
             incidents.count_order(tx, incident.pattern_signature, finished.runbook, succeeded=succeeded)
@@ -363,7 +363,7 @@ def _finish(tx: Tx, finished: _Finished) -> None:
 async def _reject(these: Orders, order: SignedOrder, sha256: str, reason: str) -> None:
     """Keep that an order of ours is not run, with the proof, and tell the server."""
     stamp = these.healer.watch.stamp()
-    result = OrderResult(status="rejected", finished_ms=stamp[0], reason=reason[:4000])
+    result = OrderResult(status=OrderStatus.REJECTED, finished_ms=stamp[0], reason=reason[:2000])
     kept = Kept(order.id, sha256, order.runbook, order.issued_ms, order.expires_ms, None, "rejected", None, 0)
     proof = evidence.order_result(stamp, {**_body(kept), "status": "rejected", "reason": reason})
     log.warning("order %s is rejected: %s", order.id, reason)

@@ -74,6 +74,14 @@ class NotPendingError(CentralCommandError):
     """The order does not wait any more: an appliance took it, or it ended."""
 
 
+class RunbookUnknownError(NotFoundError):
+    """The catalogue has no such runbook."""
+
+
+class PeopleOnlyError(CentralCommandError):
+    """This runbook is for people: nothing of it runs by itself, and it cannot be ordered."""
+
+
 class LastOwnerError(CentralCommandError):
     """This is the partner's last owner: make another one first."""
 
@@ -144,6 +152,14 @@ class NotSignedInError(CentralCommandError):
 
 class ForbiddenError(CentralCommandError):
     """Your role does not allow this."""
+
+
+class SecondPersonNeededError(ForbiddenError):
+    """Another person than the one who ordered it must approve it."""
+
+
+class PersonNeededError(ForbiddenError):
+    """A person who signed in with a second factor approves; an API key cannot."""
 
 
 class LinkSpentError(CentralCommandError):

@@ -76,6 +76,11 @@ def effective(counting: Sequence[Place], made: Iterable[Made]) -> list[Effective
     return [_one(setting, counting, by_place) for _, setting in sorted(CATALOGUE.items())]
 
 
+def values(counting: Sequence[Place], made: Iterable[Made]) -> dict[str, Value]:
+    """Return the value of every setting by its name, as it counts at the last of the places."""
+    return {each.setting.name: each.value for each in effective(counting, made)}
+
+
 def _one(setting: Setting, counting: Sequence[Place], made: dict[tuple[str, str, str], Made]) -> Effective:
     found = [made.get((str(place.level), place.target_id, setting.name)) for place in counting]
     counts = _prevailing(setting, found) or next((each for each in reversed(found) if each is not None), None)
