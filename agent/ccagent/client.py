@@ -32,6 +32,7 @@ from ccshared.messages import (
     IncidentsKept,
     Message,
     Nonce,
+    OrderKept,
     OrderResult,
     OrdersWaiting,
     PatternReports,
@@ -268,9 +269,9 @@ class Client:
         """Return the orders that wait; nothing of them is proved yet."""
         return _message(OrdersWaiting, await self._authorized(Request("GET", "/orders")))
 
-    async def acknowledge_order(self, order_id: str) -> None:
-        """Say that an order arrived; an error other than a transient one means that it is not to be run."""
-        await self._authorized(Request("POST", f"/orders/{order_id}/ack", b"{}"))
+    async def acknowledge_order(self, order_id: str) -> OrderKept:
+        """Say that an order arrived; return how it stands: only one that is acknowledged then is to be run."""
+        return _message(OrderKept, await self._authorized(Request("POST", f"/orders/{order_id}/ack", b"{}")))
 
     async def put_order_result(self, order_id: str, result: OrderResult) -> None:
         """Say how an order stands; the same again is no harm."""

@@ -174,14 +174,23 @@ async def _take_ours(these: Orders, order: SignedOrder, offered: dict[str, Any],
     except RefusedError as error:
         await _reject(these, order, sha256, str(error))
         return
+    status = await _acknowledge(these, order.id)
+    if status is OrderStatus.RUNNING:
+        await _reject(these, order, sha256, "it was begun before, by an earlier copy of this appliance")
+    elif status is not OrderStatus.ACKNOWLEDGED:
+        log.info("order %s is not run: the server says that it is %s", order.id, status or "gone")
+    else:
+        await _run(these, _Judged(order, runbook, offered, sha256))
+
+
+async def _acknowledge(these: Orders, order_id: str) -> OrderStatus | None:
+    """Say that an order arrived, and return how it stands: a cancellation is heard here at the latest."""
     try:
-        await these.client.acknowledge_order(order.id)
+        return (await these.client.acknowledge_order(order_id)).status
     except RequestError as error:
-        if _is_refusal(error):
-            log.info("order %s is not run, the server takes no acknowledgement: %s", order.id, error)
-            return
-        raise
-    await _run(these, _Judged(order, runbook, offered, sha256))
+        if not _is_refusal(error):
+            raise
+        return None
 
 
 async def _judge(these: Orders, order: SignedOrder) -> Runbook:
