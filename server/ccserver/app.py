@@ -101,6 +101,7 @@ def make(config: Config, database_url: str) -> Starlette:
         database = await open_pool(database_url, min_size=config.pool_min, max_size=config.pool_max)
         try:
             await health.check_database(database)
+            await health.check_keys(database, key_file.current)
             known = marks.load(config.key_file)
             await restores.check(database, known)
             gc.freeze()

@@ -14,6 +14,10 @@ class BadConfigError(CentralCommandError):
     """The configuration cannot be used."""
 
 
+class CatalogueError(CentralCommandError):
+    """The packaged catalogue of runbooks is not fit."""
+
+
 class DatabaseUnavailableError(CentralCommandError):
     """The database does not answer: is it running, and is DATABASE_URL right? Nothing was changed; try again."""
 
@@ -24,6 +28,10 @@ class WrongRoleError(CentralCommandError):
 
 class NotDurableError(CentralCommandError):
     """The database may lose what it acknowledged: set fsync, full_page_writes and synchronous_commit to on."""
+
+
+class KeysLackingError(CentralCommandError):
+    """Stored receipts are by a key that the key file lacks: it is an old copy, or another server's."""
 
 
 class MigrationError(CentralCommandError):

@@ -240,12 +240,18 @@ def _built_in(name: str, drift: str, runbook: str, **parameters: ParameterValue)
     return Rule(f"built-in-{name}", name.replace("-", " "), 100, tuple(about), runbook, parameters)
 
 
-_ANTIVIRUS_UNITS = ("clamav-daemon.service", "clamd@scan.service")
+_ANTIVIRUS_UNITS = (
+    "clamav-daemon.service",
+    "clamd@scan.service",
+    "falcon-sensor.service",
+    "mdatp.service",
+    "sophos-spl.service",
+)
 _LOGGING_UNITS = ("systemd-journald.service", "rsyslog.service", "auditd.service")
 
 BUILT_IN: tuple[Rule, ...] = (
     _built_in("updates-pending", "updates_pending", "apply-security-updates"),
-    _built_in("updates-stale", "updates_stale", "apply-security-updates"),
+    _built_in("updates-stale", "updates_stale", "apply-all-updates"),
     *(
         _built_in(f"antivirus-inactive-{number}", "antivirus_inactive", "start-antivirus", unit=unit)
         for number, unit in enumerate(_ANTIVIRUS_UNITS, 1)
@@ -255,7 +261,7 @@ BUILT_IN: tuple[Rule, ...] = (
     _built_in("backup-stale", "backup_stale", "run-backup"),
     _built_in("backup-without-checksum", "backup_without_checksum", "run-backup"),
     *(
-        _built_in(f"logging-inactive-{number}", "logging_inactive", "restart-logging", unit=unit)
+        _built_in(f"logging-inactive-{number}", "logging_inactive", "start-logging", unit=unit)
         for number, unit in enumerate(_LOGGING_UNITS, 1)
     ),
     _built_in("log-volume-full", "log_volume_full", "rotate-logs"),

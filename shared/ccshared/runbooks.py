@@ -21,7 +21,7 @@ Value = int | str
 MAX_STEPS = 20
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}")
 _WORD = re.compile(r"(?!-)[A-Za-z0-9@._:-]{1,128}")
-_INTEGER_MOST = 10**9
+_INTEGER_MOST = 10**12
 
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-z][0-9a-z_.-]{0,63}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -206,6 +206,28 @@ async def kind_at(scope: ApplianceScope, log_id: int, seq: int) -> str | None:
     return kind
 
 
+async def succession(scope: ApplianceScope, key: bytes, after: str) -> tuple[str, bytes] | None:
+    """Return the receipted log by that key, begun after the epoch `after`, that ended by naming another key, and the
+    payload that names it; None where there is none.
+    """
+    row = await scope.conn.fetchrow(
+        """
+        SELECT l.epoch, b.payload
+        FROM evidence_logs l JOIN evidence_bundles b ON b.site_id = l.site_id AND b.log_id = l.id AND b.seq = l.size - 1
+        WHERE l.site_id = $1 AND l.appliance_id = $2 AND l.public_key = $3 AND l.held_size IS NULL
+          AND split_part(l.epoch, '-', 1)::bigint > split_part($4, '-', 1)::bigint
+          AND b.bundle_type = 'key_rotation' AND b.payload IS NOT NULL AND b.carried_hash IS NULL
+        ORDER BY split_part(l.epoch, '-', 1)::bigint DESC
+        LIMIT 1
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        key,
+        after,
+    )
+    return (row["epoch"], row["payload"]) if row else None
+
+
 async def fill(scope: ApplianceScope, log_id: int, row: Row) -> None:
     """Put a payload that was withheld in its place, with all that derives from it."""
     entry = row.line.entry
