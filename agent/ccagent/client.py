@@ -32,7 +32,12 @@ from ccshared.messages import (
     IncidentsKept,
     Message,
     Nonce,
+    OrderKept,
+    OrderResult,
+    OrdersWaiting,
     PatternReports,
+    PlanAnswer,
+    PlanRequest,
     Problem,
     ServerKeysAnswer,
     Token,
@@ -42,6 +47,7 @@ from ccshared.messages import (
 API = "/agent/v1"
 PROBLEM = "urn:central-command:problem:"
 MAX_ANSWER = 4 * 1024 * 1024
+MAX_ENDPOINT_ANSWER = 1024 * 1024
 TOKEN_MARGIN_S = 30.0
 
 M = TypeVar("M", bound=Message)
@@ -262,6 +268,26 @@ class Client:
         if answer.status != 204:
             _json(answer)
 
+    async def policy(self) -> Any:
+        """Return the policy (DSSE JSON) that the server has for this appliance; nothing of it is proved yet."""
+        return _json(await self._authorized(Request("GET", "/policy")))
+
+    async def orders(self) -> OrdersWaiting:
+        """Return the orders that wait; nothing of them is proved yet."""
+        return _message(OrdersWaiting, await self._authorized(Request("GET", "/orders")))
+
+    async def acknowledge_order(self, order_id: str) -> OrderKept:
+        """Say that an order arrived; return how it stands: only one that is acknowledged then is to be run."""
+        return _message(OrderKept, await self._authorized(Request("POST", f"/orders/{order_id}/ack", b"{}")))
+
+    async def put_order_result(self, order_id: str, result: OrderResult) -> None:
+        """Say how an order stands; the same again is no harm."""
+        await self._authorized(_with_body("POST", f"/orders/{order_id}/result", result))
+
+    async def plan(self, request: PlanRequest) -> PlanAnswer:
+        """Ask which runbook worked for incidents like this one."""
+        return _message(PlanAnswer, await self._authorized(_with_body("POST", "/plan", request)))
+
     async def _authorized(self, request: Request) -> Answer:
         """Send with a token; when it is refused, get one new token at once and send again."""
         token = await self._fresh_token()
@@ -335,6 +361,31 @@ class Client:
         if not 200 <= answer.status < 300:
             raise _refused(self._url, answer)
         return answer
+
+
+async def ask_endpoint(url: str, key: str | None, body: dict[str, Any], timeout_s: float) -> Any:
+    """Return the JSON that an endpoint of somebody else's answers to `body`; TransientError when it does not.
+
+    Nothing is followed, and at most 1 MiB is read.
+    """
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    check_server_url(url.partition("?")[0])
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            httpx.AsyncClient(verify=trust(), timeout=timeout_s, trust_env=not _is_local(url)) as http,
+            http.stream("POST", url, json=body, headers=headers) as response,
+        ):
+            said = bytearray()
+            async for chunk in response.aiter_bytes():
+                said += chunk
+                if len(said) > MAX_ENDPOINT_ANSWER:
+                    raise TransientError(f"{url} answered at too great a length")
+            if response.status_code != 200:
+                raise TransientError(f"{url} answered {response.status_code}")
+            return orjson.loads(said)
+    except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError, orjson.JSONDecodeError) as error:
+        raise TransientError(f"{url} did not answer as it should ({_one_line(error)})") from error
 
 
 def check_server_url(url: str) -> str:

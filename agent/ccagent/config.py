@@ -154,12 +154,22 @@ class HelperSettings(Settings):
     state_dir: AbsolutePath = Path("/var/lib/cc-agent-helper")
 
 
+class PlannerSettings(Settings):
+    """`[planner]`: an OpenAI-compatible endpoint, asked when history has no answer; off without a URL."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+[^\s]*$")] | None = None
+    model: Word = "default"
+    key_file: AbsolutePath | None = None
+    timeout_s: Annotated[int, Field(strict=True, ge=1, le=120)] = 20
+
+
 class Config(Settings):
     """The whole file."""
 
     agent: AgentSettings = AgentSettings()
     helper: HelperSettings = HelperSettings()
     checks: ChecksSettings = ChecksSettings()
+    planner: PlannerSettings = PlannerSettings()
 
 
 def load(path: Path | None = None) -> Config:
