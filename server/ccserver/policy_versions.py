@@ -15,7 +15,6 @@ from ccserver.scope import SiteScope
 from ccserver.setting_levels import Effective
 from ccshared.settings import CATALOGUE, BadSettingError, Value
 
-
 NOTHING: dict[str, Any] = {"settings": [], "rules": [], "runbooks": []}  # before the first
 
 
