@@ -310,7 +310,7 @@ async def _network(agent: Agent) -> None:
             await asyncio.sleep(LOOK_S)
             continue
         log.info("appliance %s of %s", who.identity.appliance_id, who.identity.server_url)
-        async with Client(who.identity.server_url, enrolment.device(who)) as client:
+        async with enrolment.connect(who, agent.config.agent.ca_file) as client:
             await together(_enrolled_anew(agent, who), server_loops(agent, who, client))
 
 

@@ -131,6 +131,7 @@ def routes() -> list[BaseRoute]:
 def _guarded(row: Endpoint) -> Any:
     async def endpoint(request: Request) -> Response:
         request.scope["cc.route"] = row.path
+        limiting.check_transport(request)
         check_headers(request)
         await _admit(request, row)
         if row.method != "GET" and not row.path.startswith("/agent/"):

@@ -14,6 +14,14 @@ class BadConfigError(CentralCommandError):
     """The configuration cannot be used."""
 
 
+class CertificateError(CentralCommandError):
+    """The server's certificate cannot be used."""
+
+
+class PlainHttpError(CentralCommandError):
+    """Only over https, or through a proxy of this server's: what is sent here could be read on the way."""
+
+
 class DatabaseUnavailableError(CentralCommandError):
     """The database does not answer: is it running, and is DATABASE_URL right? Nothing was changed; try again."""
 

@@ -84,6 +84,7 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.NotSignedInError: (401, "not-signed-in"),
     errors.ForbiddenError: (403, "forbidden"),
     errors.ForeignOriginError: (403, "foreign-origin"),
+    errors.PlainHttpError: (403, "plain-http"),
     errors.TokenInvalidError: (401, "token-invalid"),
     errors.DeviceUnknownError: (401, "device-unknown"),
     errors.NonceExpiredError: (401, "nonce-expired"),
