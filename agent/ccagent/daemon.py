@@ -45,7 +45,7 @@ from ccagent.store import (
     StoreUnusableError,
 )
 from ccagent.uploader import Pace, Uniform, Uploader, asked_s, wait_s
-from ccshared import logs
+from ccshared import logs, notify
 from ccshared.messages import Checkin
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ async def run(config: Config, places: Places) -> None:
     with contextlib.closing(await _open_store(places)) as store:
         agent = open_agent(config, places, store)
         with _kept_log(agent.recent), _stop_signals() as stop:
-            async with control.serving(places, partial(_answer, agent)):
+            async with control.serving(places, partial(_answer, agent)), notify.ready():
                 log.info("running on %s", places.state_dir)
                 loops = {
                     "patrol": partial(_patrol, agent),
