@@ -103,13 +103,20 @@ class PermanentError(RequestError):
 class Device:
     """Who asks: the server's name, the appliance's id, the seed of its key.
 
-    `next_seed` is that of the key that follows: the server may know it by now.
+    `next_seed` is that of the key that follows: the server may know it by now. `earlier_seeds` are those of the keys
+    before, newest first: a server that was put back from a backup may know only one of these.
     """
 
     server: str
     appliance_id: str
     seed: bytes = field(repr=False)
     next_seed: bytes | None = field(default=None, repr=False)
+    earlier_seeds: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def seeds(self) -> list[bytes]:
+        """All of them, in the order in which they are tried."""
+        return [self.seed, *([self.next_seed] if self.next_seed else []), *self.earlier_seeds]
 
 
 @dataclass(frozen=True)
@@ -285,13 +292,14 @@ class Client:
         """Return a token; None when the nonce was too old by the time it came back."""
         if self._device is None:
             raise ConfigurationError("this appliance is not enrolled: run cc-agent enroll")
-        device = self._device
-        try:
-            return await self._ask_token_by(device.seed)
-        except ConfigurationError as error:
-            if device.next_seed is None or error.code != "signature-invalid":
-                raise
-        return await self._ask_token_by(device.next_seed)
+        *others, last = self._device.seeds
+        for seed in others:
+            try:
+                return await self._ask_token_by(seed)
+            except ConfigurationError as error:
+                if error.code != "signature-invalid":  # known by another key; one that was revoked is by none
+                    raise
+        return await self._ask_token_by(last)
 
     async def _ask_token_by(self, seed: bytes) -> Token | None:
         device = self._device

@@ -12,6 +12,7 @@ from typing import Any
 
 from ccagent import (
     alarms,
+    budget,
     clock,
     control,
     enrolment,
@@ -55,7 +56,7 @@ LOOK_S = 3.0  # how often to look whether somebody enrolled
 STOP_S = 3.0
 CHECKIN_S = (5.0, 3600.0)
 MIRROR_S = 60.0
-KEEP_S = 60.0
+KEEP_S = 30.0
 METRICS_S = 60.0
 PRUNE_S = 3600.0
 PRUNE_BLOCKS = 16  # of 256 rows, an hour: far more than an hour makes
@@ -274,6 +275,8 @@ async def prune(agent: Agent) -> int:
         if not gone:
             break
         left += gone
+    with contextlib.suppress(OSError, IdentityUnusableError):  # the next round tries again
+        identity.forget_earlier(agent.places, agent.store.read(retention.keys_in_use, before_ms))
     return left
 
 
@@ -281,6 +284,8 @@ async def _keep(agent: Agent) -> None:
     prune_at = clock.boottime()
     while True:
         tend(agent)
+        if agent.store.read(budget.may_tell):
+            agent.look.set()  # there is room again: what was refused is told of now, not at the next round
         if clock.boottime() >= prune_at:
             prune_at = clock.boottime() + PRUNE_S
             await prune(agent)
@@ -328,7 +333,9 @@ async def _enrolled_anew(agent: Agent, who: Enrolment) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
         known = identity.load_enrolment(agent.places)
-        if known is None or known.identity.enrolled_at_ms != who.identity.enrolled_at_ms or known.keys != who.keys:
+        if known is None or known.identity.enrolled_at_ms != who.identity.enrolled_at_ms:
+            return
+        if (known.keys, known.earlier) != (who.keys, who.earlier):
             return
 
 

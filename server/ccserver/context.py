@@ -2,16 +2,19 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from ccserver import catalogue
 from ccserver.config import Config
 from ccserver.keys import KeyFile, ServerKeys
 from ccserver.limits import Buckets, Limits, Rate, Told
 from ccserver.marks import Marks
 from ccserver.metrics import Metrics
 from ccserver.scope import Database
+from ccshared.runbooks import Runbook
 
 # Batches between body and commit. Unbounded, 64 appliances at once take four times the memory at the same speed.
 _BATCHES = 8
@@ -22,7 +25,7 @@ _PASSWORDS = 2  # argon2 takes 64 MiB each
 
 @dataclass(frozen=True)
 class Context:
-    """Made once by the lifespan. Its `…_key` members are derived from the key file."""
+    """Made once by the lifespan. Its `…_key` members are derived from the key file, its catalogue comes packaged."""
 
     db: Database
     key_file: KeyFile
@@ -34,6 +37,8 @@ class Context:
     ticket_key: bytes
     marks: Marks
     limits: Limits
+    catalogue: Mapping[str, Runbook]
+    catalogue_digest: str
     metrics: Metrics = field(default_factory=Metrics)
     refusals_told: Told = field(default_factory=lambda: Told(Buckets(_TOLD)))
     keys_used: Buckets = field(default_factory=lambda: Buckets(Rate(1 / 60, 1)))
@@ -51,7 +56,7 @@ class Context:
 
 def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Context:
     """Return the context for an open pool."""
-    keys = key_file.current
+    keys, runbooks = key_file.current, catalogue.load()
     return Context(
         db,
         key_file,
@@ -63,6 +68,8 @@ def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Conte
         ticket_key=keys.derive("cc sign-in ticket v1"),
         limits=Limits(config.rates),
         marks=marks,
+        catalogue=runbooks,
+        catalogue_digest=catalogue.digest(runbooks),
     )
 
 

@@ -130,6 +130,16 @@ class OrderStatus(StrEnum):
     REJECTED = "rejected"
 
 
+class FleetStatus(StrEnum):
+    """The life of an order for many appliances."""
+
+    UNAPPROVED = "unapproved"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
 class RuleStatus(StrEnum):
     """The life of a learned rule."""
 
