@@ -1,4 +1,4 @@
-"""A server is lost and put back from a backup that was taken while agents uploaded: nothing that was receipted is lost."""
+"""A server is lost and put back from a backup taken while agents uploaded: nothing that was receipted is lost."""
 
 import asyncio
 import contextlib
@@ -23,14 +23,18 @@ SCENARIO = """
 server_url = "{url}"
 appliances = 4
 clock = "{clock}"
-duration_s = {duration}
+duration_s = 300
 ramp_s = 1
 settle_s = 120
 checkin_interval_s = 5
-evidence_per_hour = 36000
-incidents_per_hour = 1800
+evidence_per_hour = {rate}
+incidents_per_hour = 60
 [objectives]
 all_receipted = true
+"""
+_LEAVES = """
+    SELECT b.bundle_hash FROM evidence_logs l JOIN evidence_bundles b ON b.site_id = l.site_id AND b.log_id = l.id
+    WHERE l.origin = $1 AND b.payload IS NOT NULL ORDER BY b.seq
 """
 Receipts = dict[str, dict[int, str]]
 
@@ -46,9 +50,9 @@ async def clinic(database: Urls, tmp_path: Path) -> AsyncIterator[Clinic]:
     made.stop()
 
 
-async def sql(url: str, statement: str) -> list[Any]:
+async def sql(url: str, statement: str, *values: str) -> list[Any]:
     conn = await asyncpg.connect(url)
-    found = await conn.fetch(statement)
+    found = await conn.fetch(statement, *values)
     await conn.close()
     return list(found)
 
@@ -62,9 +66,9 @@ async def arrived(clinic: Clinic, least: int) -> None:
         await asyncio.sleep(0.2)
 
 
-def scenario(clinic: Clinic, folder: Path, clock: str, duration: int) -> str:
+def scenario(clinic: Clinic, folder: Path, clock: str, rate: int) -> str:
     file = folder / f"{clock}.toml"
-    file.write_text(SCENARIO.format(url=clinic.url, clock=clock, duration=duration), "utf-8")
+    file.write_text(SCENARIO.format(url=clinic.url, clock=clock, rate=rate), "utf-8")
     return str(file)
 
 
@@ -93,11 +97,7 @@ async def roots(clinic: Clinic, sizes: Receipts) -> Receipts:
     """Return the root of each log of the server at each size, over the leaves that are stored now."""
     found: Receipts = {}
     for origin, wanted in sizes.items():
-        log = f"(SELECT id FROM evidence_logs WHERE origin = '{origin}')"
-        stored = await sql(
-            clinic.urls.admin,
-            f"SELECT bundle_hash FROM evidence_bundles WHERE log_id = {log} AND payload IS NOT NULL ORDER BY seq",
-        )
+        stored = await sql(clinic.urls.admin, _LEAVES, origin)
         leaves = [row["bundle_hash"] for row in stored]
         found[origin] = {size: root(leaves, size) for size in wanted if size <= len(leaves)}
     return found
@@ -112,7 +112,7 @@ async def test_a_lost_server_is_put_back_and_agents_fill_up_all_that_was_receipt
     clinic: Clinic, tmp_path: Path
 ) -> None:
     fleet, file = tmp_path / "fleet", tmp_path / "cc.backup"
-    clinic.agent.start("simulate", scenario(clinic, tmp_path, "real", 600), "--state", str(fleet))
+    clinic.agent.start("simulate", scenario(clinic, tmp_path, "real", 36000), "--state", str(fleet))
     await arrived(clinic, 100)
     backed_up = clinic.server.json("backup", "-o", str(file))["tables"]["evidence_bundles"]
     await arrived(clinic, backed_up + 100)
@@ -124,7 +124,7 @@ async def test_a_lost_server_is_put_back_and_agents_fill_up_all_that_was_receipt
     receipted = sum(max(sizes) for sizes in held.values())
     assert receipted > backed_up
     clinic.serve()
-    clinic.agent.run("simulate", scenario(clinic, tmp_path, "simulated", 300), "--state", str(fleet))
+    clinic.agent.run("simulate", scenario(clinic, tmp_path, "simulated", 60), "--state", str(fleet))
     after = receipts(fleet)
     for origin, sizes in held.items():
         assert {size: after[origin].get(size, kept) for size, kept in sizes.items()} == sizes
