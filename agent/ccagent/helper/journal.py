@@ -171,7 +171,7 @@ def begin(tx: Tx, run: Run) -> bool:
         return False
     tx.execute(
         "INSERT INTO runs VALUES (?, ?, ?, ?, 'running', '', '[]', ?, NULL, ?)",
-        (run.kind, run.id, run.runbook, run.host, now_ms(tx), run.keep_until_ms),
+        (run.kind, run.id, run.runbook, run.host, hear(tx, 0), run.keep_until_ms),
     )
     return True
 
@@ -181,7 +181,7 @@ def finish(tx: Tx, run: Run, result: dict[str, Any]) -> None:
     tx.execute(
         "UPDATE runs SET status = ?, reason = ?, steps = ?, finished_ms = ?"
         " WHERE kind = ? AND id = ? AND status = 'running'",
-        (result["status"], result["reason"], json.dumps(result["steps"]), now_ms(tx), run.kind, run.id),
+        (result["status"], result["reason"], json.dumps(result["steps"]), hear(tx, 0), run.kind, run.id),
     )
 
 

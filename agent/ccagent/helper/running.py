@@ -160,7 +160,7 @@ def _carry_out(places: HelperPlaces, job: Job, halt: int) -> dict[str, Any]:
         if not alone:
             raise RefusedError("another order or repair runs: ask again when it has ended")
         with journal.open_journal(places.journal) as tx:
-            fresh = _begin(tx, job)
+            fresh = _begin(tx, job, halt)
         if fresh:
             result = _run(job, halt)
             with journal.open_journal(places.journal) as tx:
@@ -171,9 +171,11 @@ def _carry_out(places: HelperPlaces, job: Job, halt: int) -> dict[str, Any]:
     return known
 
 
-def _begin(tx: journal.Tx, job: Job) -> bool:
+def _begin(tx: journal.Tx, job: Job, halt: int) -> bool:
     if journal.outcome(tx, job.run.kind, job.run.id) is not None:
         return False
+    if steps.halted(halt):
+        raise RefusedError("the helper stops: ask again when it runs")
     if job.run.kind == "repair":
         journal.check_bound(tx, job.run.runbook)
     return journal.begin(tx, job.run)

@@ -251,7 +251,7 @@ def _listening(path: Path, uid: int) -> Iterator[socket.socket]:
             if uid != os.geteuid():
                 os.chown(fresh, -1, _group_of(uid))
             fresh.chmod(0o660)
-            listening.listen(16)
+            listening.listen(64)
             fresh.replace(path)
         except OSError as error:
             raise HelperError(f"{path} cannot be listened on ({error.strerror}): run the helper as root") from error

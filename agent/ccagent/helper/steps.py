@@ -96,6 +96,11 @@ def run(argv: Sequence[str], about: str, limits: Limits) -> Done:
         return Done(about, process.returncode, kept.text(), ending)
 
 
+def halted(halt: int) -> bool:
+    """Return whether the helper stops or has died."""
+    return bool(select.select([halt], [], [], 0)[0])
+
+
 def _start(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(
         argv,
