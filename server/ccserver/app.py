@@ -27,7 +27,7 @@ from ccserver.errors import (
 from ccserver.http import Caller, Endpoint, RequestLog, check_headers, note, problem, status_of, wants_page
 from ccserver.keys import KeyFile
 from ccserver.pages import account, dashboard, reference, session, trouble, welcome
-from ccserver.routes.agent import checkin, enrolment, incidents, log, policy
+from ccserver.routes.agent import checkin, enrolment, incidents, log, plan, policy
 from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.agent import orders as order_routes
 from ccserver.routes.api import (
@@ -63,6 +63,7 @@ ENDPOINTS: list[Endpoint] = [
     *key_routes.ENDPOINTS,
     *log.ENDPOINTS,
     *incidents.ENDPOINTS,
+    *plan.ENDPOINTS,
     *policy.ENDPOINTS,
     *order_routes.ENDPOINTS,
     *api_keys.ENDPOINTS,

@@ -98,6 +98,10 @@ class PeopleOnlyError(CentralCommandError):
     """This runbook is for people: nothing of it runs by itself, and it cannot be ordered."""
 
 
+class RuleStateError(CentralCommandError):
+    """The rule is not where that can be decided of it."""
+
+
 class LastOwnerError(CentralCommandError):
     """This is the partner's last owner: make another one first."""
 
