@@ -9,10 +9,12 @@ import email.utils
 import gzip
 import ipaddress
 import os
+import re
 import ssl
 import time
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -49,6 +51,7 @@ PROBLEM = "urn:central-command:problem:"
 MAX_ANSWER = 4 * 1024 * 1024
 MAX_ENDPOINT_ANSWER = 1024 * 1024
 TOKEN_MARGIN_S = 30.0
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----[0-9A-Za-z+/=\s]+-----END CERTIFICATE-----")
 
 M = TypeVar("M", bound=Message)
 
@@ -156,11 +159,11 @@ class Wire(Protocol):
 class HttpWire:
     """HTTP to one server over at most so many connections, which are kept for whoever asks next."""
 
-    def __init__(self, server_url: str, *, timeout_s: float = 30, connections: int = 4) -> None:
+    def __init__(self, server_url: str, *, timeout_s: float = 30, connections: int = 4, ca: str | None = None) -> None:
         self.url = check_server_url(server_url)
         self._http = httpx.AsyncClient(
             base_url=self.url + API,
-            verify=trust(),
+            verify=trust(ca),
             trust_env=not _is_local(self.url),  # a proxy is for servers elsewhere
             follow_redirects=False,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 15)),
@@ -190,12 +193,19 @@ class HttpWire:
 class Client:
     """One server as seen by one appliance, or, without a device, by one that wants to enrol.
 
+    `ca` holds the only authorities (PEM) that its certificate may come from, None for those of this system.
     `timeout_s` bounds a whole request. RequestError's kinds are all that its calls raise. A `wire` that is given may
     be shared with other appliances and is not closed here.
     """
 
     def __init__(
-        self, server_url: str, device: Device | None = None, *, timeout_s: float = 30, wire: Wire | None = None
+        self,
+        server_url: str,
+        device: Device | None = None,
+        *,
+        timeout_s: float = 30,
+        ca: str | None = None,
+        wire: Wire | None = None,
     ) -> None:
         self._device = device
         self._timeout_s = timeout_s
@@ -204,7 +214,7 @@ class Client:
         self._renewing = asyncio.Lock()
         self._url = check_server_url(server_url)
         self._is_own = wire is None
-        self._wire: Wire = wire or HttpWire(server_url, timeout_s=timeout_s)
+        self._wire: Wire = wire or HttpWire(server_url, timeout_s=timeout_s, ca=ca)
 
     @property
     def url(self) -> str:
@@ -402,8 +412,13 @@ def check_server_url(url: str) -> str:
     return url.strip().rstrip("/")
 
 
-def trust() -> ssl.SSLContext:
-    """Return what server certificates are checked against: SSL_CERT_FILE or SSL_CERT_DIR if set, else the system's."""
+def trust(ca: str | None = None) -> ssl.SSLContext:
+    """Return what server certificates are checked against: `ca` (PEM) alone if given, else the system's authorities.
+
+    SSL_CERT_FILE and SSL_CERT_DIR name others than the system's. ConfigurationError when there is nothing to read.
+    """
+    if ca is not None:
+        return _trust_only(ca)
     cafile, capath = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     try:
         if cafile or capath:
@@ -416,6 +431,33 @@ def trust() -> ssl.SSLContext:
     if paths.cafile or paths.capath:
         return ssl.create_default_context()
     return httpx.create_ssl_context()  # no store on this system: the one that comes with httpx
+
+
+def authorities(path: Path) -> str:
+    """Return the certificates in a file, and nothing else of it; ConfigurationError when there is none."""
+    try:
+        text = path.read_bytes().decode("latin-1")  # people write names beside them in any letters
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read ({error.strerror}): give uid {os.geteuid()} the right to, or name another file"
+        ) from error
+    found = "\n".join(_PEM.findall(text))
+    try:
+        _trust_only(found)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{path} holds no certificate in PEM: name the file of the server's authority"
+        ) from error
+    return found
+
+
+def _trust_only(ca: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigurationError("what is to vouch for the server is no certificate in PEM") from error
+    return context
 
 
 def retry_after_s(headers: httpx.Headers) -> float | None:

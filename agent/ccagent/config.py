@@ -40,10 +40,11 @@ class Settings(BaseModel):
 
 
 class AgentSettings(Settings):
-    """`[agent]`: where the state is, who the server is, how often to look, what Prometheus reads."""
+    """`[agent]`: where the state is, who the server is and who vouches for it, how often to look, the metrics."""
 
     state_dir: AbsolutePath = DEFAULT_STATE_DIR
     server_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+[^\s]*$")] | None = None
+    ca_file: AbsolutePath | None = None
     patrol_interval_s: Seconds = 300
     checkin_interval_s: Seconds = 60
     metrics_file: AbsolutePath | None = None

@@ -53,7 +53,7 @@ from ccagent.store import (
     StoreUnusableError,
 )
 from ccagent.uploader import Pace, Uniform, Uploader, asked_s, wait_s
-from ccshared import logs
+from ccshared import logs, notify
 from ccshared.messages import Checkin
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ async def run(config: Config, places: Places) -> None:
     with contextlib.closing(await _open_store(places)) as store:
         agent = open_agent(config, places, store)
         with _kept_log(agent.recent), _stop_signals() as stop:
-            async with control.serving(places, partial(_answer, agent)):
+            async with control.serving(places, partial(_answer, agent)), notify.ready():
                 log.info("running on %s", places.state_dir)
                 loops = {
                     "patrol": partial(_patrol, agent),
@@ -396,7 +396,7 @@ async def _network(agent: Agent) -> None:
             continue
         log.info("appliance %s of %s", who.identity.appliance_id, who.identity.server_url)
         agent.directives.load()  # this appliance may be another than it was
-        async with Client(who.identity.server_url, enrolment.device(who)) as client:
+        async with enrolment.connect(who, agent.config.agent.ca_file) as client:
             await together(_enrolled_anew(agent, who), server_loops(agent, who, client))
 
 

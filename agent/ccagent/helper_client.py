@@ -13,6 +13,7 @@ MAX_ANSWER = 4 * 1024 * 1024
 
 # A read has 60 s at the helper. An order or repair takes as long as its steps may: those have their own limits.
 _PATIENCE_S = {"read": 70.0, "keys": 15.0, "outcome": 15.0}
+_BROKEN = (OSError, ValueError, RecursionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 _PEERCRED = struct.Struct("3i")
 
 
@@ -38,7 +39,7 @@ async def ask(socket: Path, request: dict[str, Any], limit_s: float | None = Non
             answer = json.loads(await _converse(socket, line))
     except TimeoutError as error:
         raise HelperAbsentError(f"the helper at {socket} did not answer in time") from error
-    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+    except _BROKEN as error:
         raise HelperAbsentError(f"no helper answers at {socket}: start cc-agent helper as root") from error
     if not isinstance(answer, dict) or answer.get("ok") is not True:
         raise HelperRefusedError(_reason(answer))

@@ -34,6 +34,7 @@ class Identity(BaseModel):
 
     `next_epoch_number` is null while the server has not yet been asked for earlier epochs of this appliance;
     `previous_receipt` is the newest receipt of the newest of those, for the genesis of the next.
+    `ca`: the authorities (PEM) that alone vouch for the server, null for those of this system.
     `backup_window_days`: the server may be put back from a backup as old as that, as its last check-in said.
     """
 
@@ -49,6 +50,7 @@ class Identity(BaseModel):
     next_epoch_number: Count | None = None
     previous_receipt: str | None = None
     backup_window_days: Count = 0
+    ca: str | None = None
 
     @property
     def origins(self) -> str:

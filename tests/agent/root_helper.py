@@ -70,7 +70,8 @@ class RootHelper:
         if launcher != ("ccagent",):
             argv[1:3] = [*launcher]
         with (self.place / "log").open("ab") as log:
-            self.process = subprocess.Popen(argv, cwd=ROOT, stderr=log, stdout=log)
+            programs = {"PATH": f"{self.place / 'bin'}:{os.environ['PATH']}"}
+            self.process = subprocess.Popen(argv, cwd=ROOT, stderr=log, stdout=log, env=os.environ | programs)
         until = time.monotonic() + 20
         while not self._answers():
             assert self.process.poll() is None, (self.place / "log").read_text()

@@ -61,7 +61,7 @@ async def once(config: Config, places: Places) -> Outcome:
         if who is None:
             because = "this appliance is not enrolled: get a code from the operator and run 'cc-agent enroll'"
             return _outcome(store, await daemon.heal_once(agent), because)
-        async with Client(who.identity.server_url, enrolment.device(who)) as client:
+        async with enrolment.connect(who, config.agent.ca_file) as client:
             return await _deliver(agent, who, client)
 
 
