@@ -1,4 +1,4 @@
-"""Telling systemd that a service is ready and that its loop turns (sd_notify(3)); where none listens nothing is told."""
+"""Telling systemd that a service is ready and that its loop turns (sd_notify(3)); nothing where nobody listens."""
 
 import asyncio
 import contextlib
