@@ -60,9 +60,17 @@ class Container:
             "--net",
             "--pid",
             "--root",
-            "--wd=/",
         ]
-        clean = ["/usr/bin/env", "-C", "/", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root", *env]
+        clean = [
+            "/usr/bin/env",
+            "-C",
+            "/",
+            "-i",
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL=C.UTF-8",
+            "HOME=/root",
+            *env,
+        ]
         done = subprocess.run(
             [*inside, *clean, *argv],
             input=given, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180, check=False,
@@ -87,22 +95,23 @@ class Container:
         """Return what systemd says of a unit."""
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).strip()
 
-    def wait_until_booted(self, before: int = 0) -> None:
-        """Find the first process of the machine, another than `before`, and wait until systemd has come up."""
-        self.until("a first process", lambda: self._found(before), BOOT_S)
+    def wait_until_booted(self) -> None:
+        """Find the first process of the machine, and wait until systemd has come up."""
+        self.until("a first process", self._found, BOOT_S)
         self.until("systemd is up", lambda: self._state() in ("running", "degraded"), BOOT_S)
 
     def reboot(self) -> None:
-        """Let the machine start again."""
-        before = self.leader
+        """Let the machine stop by itself and start again on the same files."""
         self.run("systemctl", "--no-block", "reboot", code=None)
-        self.wait_until_booted(before)
+        self.until("the machine stops", lambda: self.nspawn.poll() is not None, BOOT_S)
+        self.nspawn = _boot(self.root, self.log)
+        self.wait_until_booted()
 
-    def _found(self, before: int) -> bool:
+    def _found(self) -> bool:
         if self.nspawn.poll() is not None:
             raise ContainerError(f"systemd-nspawn ended: {self.log.read_text(errors='replace')[-2000:]}")
         children = Path(f"/proc/{self.nspawn.pid}/task/{self.nspawn.pid}/children").read_text().split()
-        booting = [int(pid) for pid in children if int(pid) != before and _is_init(int(pid))]
+        booting = [int(pid) for pid in children if _is_init(int(pid))]
         self.leader = booting[0] if booting else 0
         return bool(booting)
 
@@ -120,18 +129,26 @@ def booted(base: Path, log: Path, bring: Sequence[Path]) -> Iterator[Container]:
         for path in bring:
             shutil.copy(path, root / "root")
         (root / "etc/machine-id").write_text("")
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--resolv-conf=off",
-                 f"--machine=cc-{os.getpid()}", f"--directory={root}", "--boot"],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
-        machine = Container(root, log, process)
+        log.unlink(missing_ok=True)
+        machine = Container(root, log, _boot(root, log))
         try:
             machine.wait_until_booted()
             yield machine
         finally:
-            _switch_off(process)
+            _switch_off(machine.nspawn)
+
+
+def _boot(root: Path, log: Path) -> "subprocess.Popen[bytes]":
+    """Start systemd-nspawn; it ends when the machine does, also to start again."""
+    options = ("--quiet", "--register=no", "--keep-unit", "--private-network", "--resolv-conf=off", "--boot")
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            ["systemd-nspawn", *options, f"--machine=cc-{os.getpid()}", f"--directory={root}"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 @contextlib.contextmanager
