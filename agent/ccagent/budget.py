@@ -103,14 +103,19 @@ def count_refused(tx: Tx, at_ms: int) -> None:
     )
 
 
+def may_tell(tx: Tx) -> bool:
+    """Return whether something was refused, and there is room again to tell of it."""
+    return refused(tx).count > 0 and takes(tx, Kind.CHECK_RUN)
+
+
 def told(tx: Tx, blank: Draft) -> Draft | None:
     """Return the gap that tells what was refused, and count from none again; None while there is nothing to tell.
 
     To be appended in the same unit. `blank` is a gap without a body.
     """
-    so_far = refused(tx)
-    if not so_far.count or not takes(tx, Kind.CHECK_RUN):
+    if not may_tell(tx):
         return None
+    so_far = refused(tx)
     tx.execute("UPDATE refused SET count = 0, first_at = 0, last_at = 0")
     body = {"count": so_far.count, "first": so_far.first_at_ms, "last": so_far.last_at_ms, "reason": "full"}
     return dataclasses.replace(blank, body=body)

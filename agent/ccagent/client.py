@@ -34,7 +34,12 @@ from ccshared.messages import (
     IncidentsKept,
     Message,
     Nonce,
+    OrderKept,
+    OrderResult,
+    OrdersWaiting,
     PatternReports,
+    PlanAnswer,
+    PlanRequest,
     Problem,
     ServerKeysAnswer,
     Token,
@@ -44,6 +49,7 @@ from ccshared.messages import (
 API = "/agent/v1"
 PROBLEM = "urn:central-command:problem:"
 MAX_ANSWER = 4 * 1024 * 1024
+MAX_ENDPOINT_ANSWER = 1024 * 1024
 TOKEN_MARGIN_S = 30.0
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----[0-9A-Za-z+/=\s]+-----END CERTIFICATE-----")
 
@@ -106,13 +112,20 @@ class PermanentError(RequestError):
 class Device:
     """Who asks: the server's name, the appliance's id, the seed of its key.
 
-    `next_seed` is that of the key that follows: the server may know it by now.
+    `next_seed` is that of the key that follows: the server may know it by now. `earlier_seeds` are those of the keys
+    before, newest first: a server that was put back from a backup may know only one of these.
     """
 
     server: str
     appliance_id: str
     seed: bytes = field(repr=False)
     next_seed: bytes | None = field(default=None, repr=False)
+    earlier_seeds: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def seeds(self) -> list[bytes]:
+        """All of them, in the order in which they are tried."""
+        return [self.seed, *([self.next_seed] if self.next_seed else []), *self.earlier_seeds]
 
 
 @dataclass(frozen=True)
@@ -265,6 +278,26 @@ class Client:
         if answer.status != 204:
             _json(answer)
 
+    async def policy(self) -> Any:
+        """Return the policy (DSSE JSON) that the server has for this appliance; nothing of it is proved yet."""
+        return _json(await self._authorized(Request("GET", "/policy")))
+
+    async def orders(self) -> OrdersWaiting:
+        """Return the orders that wait; nothing of them is proved yet."""
+        return _message(OrdersWaiting, await self._authorized(Request("GET", "/orders")))
+
+    async def acknowledge_order(self, order_id: str) -> OrderKept:
+        """Say that an order arrived; return how it stands: only one that is acknowledged then is to be run."""
+        return _message(OrderKept, await self._authorized(Request("POST", f"/orders/{order_id}/ack", b"{}")))
+
+    async def put_order_result(self, order_id: str, result: OrderResult) -> None:
+        """Say how an order stands; the same again is no harm."""
+        await self._authorized(_with_body("POST", f"/orders/{order_id}/result", result))
+
+    async def plan(self, request: PlanRequest) -> PlanAnswer:
+        """Ask which runbook worked for incidents like this one."""
+        return _message(PlanAnswer, await self._authorized(_with_body("POST", "/plan", request)))
+
     async def _authorized(self, request: Request) -> Answer:
         """Send with a token; when it is refused, get one new token at once and send again."""
         token = await self._fresh_token()
@@ -295,13 +328,14 @@ class Client:
         """Return a token; None when the nonce was too old by the time it came back."""
         if self._device is None:
             raise ConfigurationError("this appliance is not enrolled: run cc-agent enroll")
-        device = self._device
-        try:
-            return await self._ask_token_by(device.seed)
-        except ConfigurationError as error:
-            if device.next_seed is None or error.code != "signature-invalid":
-                raise
-        return await self._ask_token_by(device.next_seed)
+        *others, last = self._device.seeds
+        for seed in others:
+            try:
+                return await self._ask_token_by(seed)
+            except ConfigurationError as error:
+                if error.code != "signature-invalid":  # known by another key; one that was revoked is by none
+                    raise
+        return await self._ask_token_by(last)
 
     async def _ask_token_by(self, seed: bytes) -> Token | None:
         device = self._device
@@ -337,6 +371,31 @@ class Client:
         if not 200 <= answer.status < 300:
             raise _refused(self._url, answer)
         return answer
+
+
+async def ask_endpoint(url: str, key: str | None, body: dict[str, Any], timeout_s: float) -> Any:
+    """Return the JSON that an endpoint of somebody else's answers to `body`; TransientError when it does not.
+
+    Nothing is followed, and at most 1 MiB is read.
+    """
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    check_server_url(url.partition("?")[0])
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            httpx.AsyncClient(verify=trust(), timeout=timeout_s, trust_env=not _is_local(url)) as http,
+            http.stream("POST", url, json=body, headers=headers) as response,
+        ):
+            said = bytearray()
+            async for chunk in response.aiter_bytes():
+                said += chunk
+                if len(said) > MAX_ENDPOINT_ANSWER:
+                    raise TransientError(f"{url} answered at too great a length")
+            if response.status_code != 200:
+                raise TransientError(f"{url} answered {response.status_code}")
+            return orjson.loads(said)
+    except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError, orjson.JSONDecodeError) as error:
+        raise TransientError(f"{url} did not answer as it should ({_one_line(error)})") from error
 
 
 def check_server_url(url: str) -> str:

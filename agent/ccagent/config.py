@@ -147,11 +147,30 @@ class ChecksSettings(Settings):
         return self
 
 
+class HelperSettings(Settings):
+    """`[helper]`: the root helper's socket, the agent's user (name or uid), who alone may ask, and its own state."""
+
+    socket: AbsolutePath = Path("/run/cc-agent/helper.sock")
+    user: Annotated[str, Field(pattern=r"^[a-z0-9_][a-z0-9_.-]{0,31}$")] = "cc-agent"
+    state_dir: AbsolutePath = Path("/var/lib/cc-agent-helper")
+
+
+class PlannerSettings(Settings):
+    """`[planner]`: an OpenAI-compatible endpoint, asked when history has no answer; off without a URL."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+[^\s]*$")] | None = None
+    model: Word = "default"
+    key_file: AbsolutePath | None = None
+    timeout_s: Annotated[int, Field(strict=True, ge=1, le=120)] = 20
+
+
 class Config(Settings):
     """The whole file."""
 
     agent: AgentSettings = AgentSettings()
+    helper: HelperSettings = HelperSettings()
     checks: ChecksSettings = ChecksSettings()
+    planner: PlannerSettings = PlannerSettings()
 
 
 def load(path: Path | None = None) -> Config:

@@ -124,7 +124,8 @@ def connect(who: Enrolment, ca_file: Path | None = None) -> Client:
 def device(who: Enrolment) -> Device:
     """Return who asks, for the client."""
     next_seed = who.next_key.seed if who.next_key else None
-    return Device(who.identity.server, who.identity.appliance_id, who.key.seed, next_seed)
+    earlier = tuple(key.seed for key in who.earlier)
+    return Device(who.identity.server, who.identity.appliance_id, who.key.seed, next_seed, earlier)
 
 
 async def ensure_epoch(store: Store, places: Places, client: Client, stamp: Stamp) -> Epoch:

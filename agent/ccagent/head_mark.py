@@ -2,7 +2,7 @@
 
 A database restored from an older copy is sound in itself; only something beside it can say that it once was longer.
 The mark is written in place after each commit, to two slots in turn, so that one torn by a power cut leaves the other.
-It is synced once a minute only: a mark that lags behind claims less, never more, than the database holds, and syncing
+It is synced twice a minute only: a mark that lags behind claims less, never more, than the database holds, and syncing
 each would double the price of every commit.
 """
 
@@ -58,7 +58,7 @@ class MarkFile:
         return cls(descriptor, newest[0] if newest else 0)
 
     def write(self, mark: HeadMark) -> None:
-        """Put the mark in the slot of the older one, in one write of a disk's sector, and sync once a minute."""
+        """Put the mark in the slot of the older one, in one write of a disk's sector, and sync now and then."""
         turn = self._turn + 1
         data = canonical.write({"epoch": mark.epoch, "leaf": mark.leaf, "size": mark.size, "turn": turn})
         os.pwrite(self._descriptor, data.ljust(_SLOT - _CHECKSUM) + _sum(data), turn % 2 * _SLOT)

@@ -1,22 +1,28 @@
-"""Who this appliance is: the device key, and what enrolment pinned. Two files, 0600, replaced whole or not at all."""
+"""Who this appliance is: the device key, and what enrolment pinned. Files of 0600, replaced whole or not at all.
+
+The keys before the device key stay for a while: a server that is put back from a backup of before a rotation knows only
+one of them, and hears by that one's log of those that followed.
+"""
 
 import contextlib
 import functools
 import importlib.metadata
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ccagent import files
 from ccagent.places import Places
 from ccshared import ed25519, purposes
 from ccshared.messages import Count, Hex32, Id, Milliseconds, Name, ServerKey
 
 SEED_BYTES = 32
+MAX_EARLIER = 8
 
 
 class IdentityUnusableError(Exception):
@@ -52,6 +58,11 @@ class Identity(BaseModel):
         return f"{self.server}/log/{self.appliance_id}/"
 
     @property
+    def order_keys(self) -> list[bytes]:
+        """The 32-byte keys that may sign orders and policies."""
+        return [bytes.fromhex(key.public_key) for key in self.keys if key.use == "order"]
+
+    @property
     def witnesses(self) -> dict[str, bytes]:
         """The 32-byte keys whose cosignature makes a receipt, by name."""
         return {key.name: bytes.fromhex(key.public_key) for key in self.keys if key.use == "witness"}
@@ -76,17 +87,26 @@ class DeviceKey:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """An enrolled appliance: what it was given, its key, and the one that follows while the server may not know it."""
+    """An enrolled appliance: what it was given, its key, and the one that follows while the server may not know it.
+
+    `earlier` are the keys before, newest first: for logs that ended, and for a server that knows no later one.
+    """
 
     identity: Identity
     key: DeviceKey
     next_key: DeviceKey | None = None
+    earlier: tuple[DeviceKey, ...] = ()
 
     @property
     def keys(self) -> dict[str, DeviceKey]:
-        """The keys that logs of this appliance can be signed with now, by their public key (hex)."""
+        """The keys that logs of this appliance can be begun and signed with now, by their public key (hex)."""
         both = [self.key, *([self.next_key] if self.next_key else [])]
         return {key.public.hex(): key for key in both}
+
+    @property
+    def signers(self) -> dict[str, DeviceKey]:
+        """The same, and the keys of before, whose logs a server may have to be filled up with again."""
+        return {key.public.hex(): key for key in self.earlier} | self.keys
 
 
 @functools.cache
@@ -126,13 +146,13 @@ def load_enrolment(places: Places) -> Enrolment | None:
             f"{places.device_key} is not the key that this appliance was enrolled with: put back a copy, or enrol"
             " again with a new code and --replace"
         )
-    return Enrolment(known, key, next_key)
+    earlier = tuple(one for one in _load_earlier(places) if one not in (key, next_key))
+    return Enrolment(known, key, next_key, earlier)
 
 
 def save(places: Places, identity: Identity) -> None:
     """Write the identity durably in place of the one before; OSError when the disk refuses."""
-    _write_temporary(places.identity, identity.model_dump_json(indent=1).encode() + b"\n").replace(places.identity)
-    _sync_directory(places.identity.parent)
+    files.replace(places.identity, identity.model_dump_json(indent=1).encode() + b"\n")
 
 
 def use_number(places: Places, known: Identity, used: Iterable[int]) -> str:
@@ -156,28 +176,58 @@ def ensure_next_key(places: Places) -> DeviceKey:
     if known is not None:
         return known
     seed = ed25519.new_seed()
-    _write_temporary(places.next_device_key, seed).replace(places.next_device_key)
-    _sync_directory(places.state_dir)
+    files.replace(places.next_device_key, seed)
     return DeviceKey(seed)
 
 
 def promote_next_key(places: Places, who: Enrolment) -> Enrolment:
     """Let the key that follows be the device key from now on; return who that makes this appliance.
 
-    The identity names it first: from then on the next start finishes what is left. OSError when the disk refuses.
+    The key so far is kept among the earlier ones before anything else. Then the identity names the new one: from then
+    on the next start finishes what is left. OSError when the disk refuses.
     """
     if who.next_key is None:
         return who
+    earlier = (who.key, *(one for one in _load_earlier(places) if one != who.key))[:MAX_EARLIER]
+    _save_earlier(places, earlier)
     known = load(places) or who.identity
     known = known.model_copy(update={"public_key": who.next_key.public.hex()})
     save(places, known)
     _put_in_place(places)
-    return Enrolment(known, who.next_key)
+    return Enrolment(known, who.next_key, None, earlier)
+
+
+def forget_earlier(places: Places, in_use: Container[str]) -> None:
+    """Delete the keys of before whose public key (hex) is not in use any more; OSError when the disk refuses."""
+    known = _load_earlier(places)
+    kept = [one for one in known if one.public.hex() in in_use]
+    if len(kept) < len(known):
+        _save_earlier(places, kept)
+
+
+def _save_earlier(places: Places, keys: Sequence[DeviceKey]) -> None:
+    path = places.earlier_device_keys
+    if keys:
+        files.write_beside(path, b"".join(key.seed for key in keys)).replace(path)
+    else:
+        path.unlink(missing_ok=True)
+    files.sync_directory(places.state_dir)
+
+
+def _load_earlier(places: Places) -> tuple[DeviceKey, ...]:
+    """Return the keys of before; of a file that was cut short, those that are whole."""
+    try:
+        seeds = places.earlier_device_keys.read_bytes()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise _unreadable(places.earlier_device_keys, error) from error
+    return tuple(DeviceKey(seeds[end - SEED_BYTES : end]) for end in range(SEED_BYTES, len(seeds) + 1, SEED_BYTES))
 
 
 def _put_in_place(places: Places) -> None:
     places.next_device_key.replace(places.device_key)
-    _sync_directory(places.state_dir)
+    files.sync_directory(places.state_dir)
 
 
 def _load_seed(path: Path) -> DeviceKey | None:
@@ -202,11 +252,11 @@ def ensure_key(places: Places) -> DeviceKey:
         return known
     try:
         places.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = _write_temporary(places.device_key, ed25519.new_seed())
+        temporary = files.write_beside(places.device_key, ed25519.new_seed())
         with contextlib.suppress(FileExistsError):  # another command was first: its key is the one
             os.link(temporary, places.device_key)
         temporary.unlink()
-        _sync_directory(places.state_dir)
+        files.sync_directory(places.state_dir)
     except OSError as error:
         raise IdentityUnusableError(
             f"{places.device_key} cannot be written ({error.strerror}): run this as the agent's user, or make room"
@@ -216,22 +266,3 @@ def ensure_key(places: Places) -> DeviceKey:
 
 def _unreadable(path: Path, error: OSError) -> IdentityUnusableError:
     return IdentityUnusableError(f"{path} cannot be read ({error.strerror}): run this as the agent's user")
-
-
-def _write_temporary(path: Path, data: bytes) -> Path:
-    """Return a new file beside `path` that holds `data` durably and that only its owner can read."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    return temporary
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -54,9 +54,24 @@ class Places:
         return self.state_dir / "device.key.next"
 
     @property
+    def earlier_device_keys(self) -> Path:
+        """The private keys of before, for a server that is put back to when it knew one of them."""
+        return self.state_dir / "device.key.earlier"
+
+    @property
     def scrub_key(self) -> Path:
         """The key of the tokens that stand for personal data; it never leaves the appliance."""
         return self.state_dir / "scrub.key"
+
+    @property
+    def policy(self) -> Path:
+        """The policy in force, as it was signed."""
+        return self.state_dir / "policy.json"
+
+    @property
+    def support_bundle(self) -> Path:
+        """The support bundle that an order asked for."""
+        return self.state_dir / "support-bundle.tar.gz"
 
     @property
     def head_mark(self) -> Path:

@@ -35,6 +35,21 @@ def keep_ms(backup_window_days: int) -> int:
     return max(KEEP_MS, 2 * backup_window_days * _DAY_MS)
 
 
+def keys_in_use(tx: Tx, before_ms: int) -> set[str]:
+    """Return the public keys (hex) of logs that were receipted since then, by the server's clock (ms UTC).
+
+    A server that is put back may know no later key than one of these.
+    """
+    found = tx.execute(
+        """
+        SELECT DISTINCT public_key FROM epochs JOIN receipts ON receipts.epoch = epochs.epoch
+        WHERE cosigned_at_s * 1000 >= ?
+        """,
+        (before_ms,),
+    )
+    return {str(key) for (key,) in found}
+
+
 def prune(tx: Tx, before_ms: int) -> int:
     """Let up to 256 rows leave that were receipted before then, by the server's clock (ms UTC); return how many did.
 

@@ -1,7 +1,7 @@
 """The server's list of this appliance's logs beside our own: who else wrote under our key, and what the server lost."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ccagent.queue import Epoch
@@ -35,7 +35,7 @@ def compare(ours: Mapping[Epoch, int], theirs: Sequence[Head]) -> Survey:
         names[_number(name)].add(name)
     sizes = {head.epoch: head.size for head in theirs}
     return Survey(
-        behind=tuple(one.epoch for one in ours if sizes.get(one.epoch, 0) < one.watermark),
+        behind=behind(ours, theirs),
         ahead=tuple(
             one.epoch for one, size in ours.items() if one.closed_at_ms is None and sizes.get(one.epoch, 0) > size
         ),
@@ -45,6 +45,12 @@ def compare(ours: Mapping[Epoch, int], theirs: Sequence[Head]) -> Survey:
         ),
         next_number=max(names, default=0) + 1,
     )
+
+
+def behind(ours: Iterable[Epoch], theirs: Sequence[Head]) -> tuple[str, ...]:
+    """Return the names of our logs of which the server holds less than it receipted."""
+    sizes = {head.epoch: head.size for head in theirs}
+    return tuple(one.epoch for one in ours if sizes.get(one.epoch, 0) < one.watermark)
 
 
 def _number(epoch: str) -> int:

@@ -234,7 +234,7 @@ class Uploader:
                 for epoch in self._store.read(queue.all_epochs):
                     if self._is_ours(epoch) and self._is_due(epoch):
                         self._turn_to_next_key()
-                        await self._drain_epoch(epoch.epoch, withheld_before + WITHHELD_AT_ONCE)
+                        await self._drain_one(epoch, withheld_before + WITHHELD_AT_ONCE)
             except DivergedError as error:
                 await self._go_on(error)
             else:
@@ -249,12 +249,14 @@ class Uploader:
     async def _survey(self) -> Survey:
         theirs = (await self._client.epochs()).epochs
         self._heard = True
-        ours = [one for one in self._store.read(queue.all_epochs) if self._is_ours(one)]
+        every = [one for one in self._store.read(queue.all_epochs) if self._is_ours(one)]
+        ours = [one for one in every if one.public_key in self._who.keys]
         seen = survey.compare({one: self._store.read(queue.size_of, one.epoch) for one in ours}, theirs)
+        behind = survey.behind(every, theirs)
         self._agenda.survey_at = self._pace.boottime() + self._pace.uniform(SURVEY_S * 0.9, SURVEY_S * 1.1)
-        self._agenda.refill.update(seen.behind)
+        self._agenda.refill.update(behind)
         self._agenda.ahead.update(seen.ahead)
-        for epoch in seen.behind:
+        for epoch in behind:
             await self._server_is_behind(epoch)
         if seen.doubled:
             await self._sound(alarms.CLONE, f"two logs have one number: {', '.join(seen.doubled[:4])}")
@@ -303,6 +305,16 @@ class Uploader:
             next_retry_at_ms=now + round(wait * 1000),
         )
         return failure, wait
+
+    async def _drain_one(self, epoch: Epoch, max_withheld: int) -> None:
+        """Drain a log. One by a key of before that the server does not take again keeps no other from it."""
+        try:
+            await self._drain_epoch(epoch.epoch, max_withheld)
+        except PermanentError as error:
+            if epoch.public_key in self._who.keys or may_be_the_entrys_fault(error):
+                raise
+            self._agenda.refill.discard(epoch.epoch)  # until the next look at the server's list
+            log.warning("the server does not take %s again, which is by an earlier key: %s", epoch.epoch, error)
 
     async def _drain_epoch(self, epoch: str, max_withheld: int) -> None:
         # Not at the first try after a wait: a conflict that comes back each time would cost every try four.
@@ -435,7 +447,7 @@ class Uploader:
         known = self._epoch(epoch)
         end = first + len(lines)
         checkpoint = Checkpoint(known.origin, end, self._store.read(queue.root_at, epoch, end))
-        signed = notes.sign_checkpoint(checkpoint, self._who.keys[known.public_key].seed)
+        signed = notes.sign_checkpoint(checkpoint, self._who.signers[known.public_key].seed)
         return Batch(signed, first, known.receipt, lines)
 
     async def _take(self, epoch: str, head: Head, sent: Prepared | None = None) -> None:
@@ -446,6 +458,8 @@ class Uploader:
         """
         known = self._epoch(epoch)
         if head.size < known.watermark:
+            if epoch not in self._agenda.refill:
+                self._agenda.survey_at = 0.0  # it may have lost more, and the logs before are to come first
             self._agenda.refill.add(epoch)
             await self._server_is_behind(epoch)
         if sent is not None and head.size < sent.end:
@@ -525,7 +539,7 @@ class Uploader:
     def _is_ours(self, epoch: Epoch) -> bool:
         """A log begun for another server or appliance cannot be delivered here."""
         ours = epoch.origin.startswith(self._identity.origins)
-        return ours and epoch.public_key in self._who.keys
+        return ours and epoch.public_key in self._who.signers
 
     def _is_due(self, epoch: Epoch) -> bool:
         if epoch.epoch in self._agenda.refill | self._agenda.ahead:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, compile_path
 
-from ccserver import auth, context, health, limiting, marks, restores, scrape, sweeps
+from ccserver import auth, context, fleets, health, limiting, marks, restores, scrape, sweeps
 from ccserver.config import Config
 from ccserver.context import Context
 from ccserver.errors import (
@@ -27,18 +27,22 @@ from ccserver.errors import (
 from ccserver.http import Caller, Endpoint, RequestLog, check_headers, note, problem, status_of, wants_page
 from ccserver.keys import KeyFile
 from ccserver.pages import account, dashboard, reference, session, trouble, welcome
-from ccserver.routes.agent import checkin, enrolment, incidents, log
+from ccserver.routes.agent import checkin, enrolment, incidents, log, policy
 from ccserver.routes.agent import keys as key_routes
+from ccserver.routes.agent import orders as order_routes
 from ccserver.routes.api import (
     api_keys,
     appliances,
     audit,
+    baselines,
     checks,
     codes,
     evidence,
+    fleet_orders,
     openapi,
     orders,
     partners,
+    policies,
     rules,
     runbooks,
     sessions,
@@ -59,6 +63,8 @@ ENDPOINTS: list[Endpoint] = [
     *key_routes.ENDPOINTS,
     *log.ENDPOINTS,
     *incidents.ENDPOINTS,
+    *policy.ENDPOINTS,
+    *order_routes.ENDPOINTS,
     *api_keys.ENDPOINTS,
     *users.ENDPOINTS,
     *sessions.ENDPOINTS,
@@ -76,6 +82,9 @@ ENDPOINTS: list[Endpoint] = [
     *waivers.ENDPOINTS,
     *evidence.ENDPOINTS,
     *orders.ENDPOINTS,
+    *fleet_orders.ENDPOINTS,
+    *policies.ENDPOINTS,
+    *baselines.ENDPOINTS,
     *rules.ENDPOINTS,
     *runbooks.ENDPOINTS,
     *settings.ENDPOINTS,
@@ -93,6 +102,7 @@ def make(config: Config, database_url: str) -> Starlette:
         database = await open_pool(database_url, min_size=config.pool_min, max_size=config.pool_max)
         try:
             await health.check_database(database)
+            await health.check_keys(database, key_file.current)
             known = marks.load(config.key_file)
             await restores.check(database, known)
             gc.freeze()
@@ -117,16 +127,20 @@ def make(config: Config, database_url: str) -> Starlette:
 
 @contextlib.asynccontextmanager
 async def _sweeping(config: Config, ctx: Context) -> AsyncIterator[None]:
-    """Sweep in the background until the block ends, unless that is turned off."""
+    """Sweep, and carry orders for many on, in the background until the block ends, unless that is turned off."""
     if not config.sweep_s:
         yield
         return
-    task = asyncio.create_task(sweeps.keep_sweeping(ctx.db, config.keep, config.sweep_s, partial(scrape.tell, ctx)))
+    tasks = [
+        asyncio.create_task(sweeps.keep_sweeping(ctx.db, config.keep, config.sweep_s, partial(scrape.tell, ctx))),
+        asyncio.create_task(fleets.keep_advancing(ctx, config.sweep_s)),
+    ]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def routes() -> list[BaseRoute]:

@@ -18,7 +18,7 @@ from ccserver.queries import (
 from ccserver.scope import ApplianceScope, widen
 from ccserver.tokens import Device
 from ccserver.witness import ForkError, Line, Log, Step
-from ccshared import entries, merkle, notes
+from ccshared import canonical, entries, merkle, notes
 from ccshared.batch import Batch
 from ccshared.vocabulary import Kind, StubReason
 
@@ -33,7 +33,8 @@ async def append(context: Context, device: Device, epoch: str, batch: Batch) -> 
     origin = str(notes.Origin(context.keys.server, device.appliance_id, epoch))
     try:
         async with context.db.appliance(device.site_id, device.appliance_id) as scope:
-            log = await _lock(context, scope, epoch, origin)
+            key = witness.begun_by(batch, origin, context.keys.witnesses) or scope.public_key
+            log = await _lock(context, scope, epoch, origin, key)
             stored = await _stored_leaves(scope, log, batch)
             step = witness.examine(log, batch, stored, context.keys.witnesses)
             if step is not None:
@@ -49,12 +50,12 @@ async def append(context: Context, device: Device, epoch: str, batch: Batch) -> 
     return log
 
 
-async def _lock(context: Context, scope: ApplianceScope, epoch: str, origin: str) -> Log:
-    """Return the log's row, locked.
+async def _lock(context: Context, scope: ApplianceScope, epoch: str, origin: str, public_key: bytes) -> Log:
+    """Return the log's row, locked; one that is new is by that key.
 
     RestoredError when the database is older than it was, QuotaError for a log too many.
     """
-    log, mark = await evidence_logs.lock(scope, epoch, origin)
+    log, mark = await evidence_logs.lock(scope, epoch, origin, public_key)
     if mark < context.marks.known:
         raise errors.RestoredError(None, retry_after_s=1)
     context.marks.known = mark
@@ -144,9 +145,25 @@ async def _register_key(scope: ApplianceScope, log: Log, rows: Sequence[Row]) ->
     last = rows[-1].source
     if last is None or last.kind != Kind.KEY_ROTATION or rows[-1].carried_hash or log.public_key != scope.public_key:
         return
-    key = deriving.new_key(last)
+    key = deriving.new_key(log.origin, last.body)
     if key is not None:
-        await appliances.change_key(scope, key)
+        await appliances.change_key(scope, await _newest_key(scope, log.epoch, key))
+
+
+async def _newest_key(scope: ApplianceScope, epoch: str, key: bytes) -> bytes:
+    """Return the key that followed in the end on one that this epoch's log named.
+
+    After a restore the logs of later keys may be here before the one that names the first of them; what they named
+    was passed over, because they were not by the registered key then, and counts now. Epochs only grow, so it ends.
+    """
+    while found := await evidence_bundles.succession(scope, key, epoch):
+        epoch, payload = found
+        said = canonical.read(payload)
+        following = deriving.new_key(str(said["log"]), said["body"])
+        if following is None:
+            break
+        key = following
+    return key
 
 
 def _read_at(log: Log, seq: int, payload: bytes, leaves: list[bytes]) -> Line:

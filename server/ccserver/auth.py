@@ -62,11 +62,15 @@ _CHANGES = frozenset({Caller.OPERATE, Caller.OWN, Caller.PLATFORM})
 
 @dataclass(frozen=True)
 class Principal:
-    """Who calls: a signed-in person or an API key. `partner_id` is whose rows are meant: a platform admin names one."""
+    """Who calls: a signed-in person or an API key. `partner_id` is whose rows are meant: a platform admin names one.
+
+    `person` is who stands behind that: who made the key, as the audit log names them.
+    """
 
     partner_id: str
     role: Role
     actor: str
+    person: str
     user: User | None = None
     second_factor: bool = False
 
@@ -147,7 +151,8 @@ async def _by_session(request: Request) -> Principal:
         user = await users.find(partner, session.user_id)
     if user is None:
         raise NotSignedInError
-    return Principal(user.partner_id, Role(user.role), f"user:{user.login}", user, session.second_factor)
+    actor = f"user:{user.login}"
+    return Principal(user.partner_id, Role(user.role), actor, actor, user, session.second_factor)
 
 
 async def _by_key(request: Request) -> Principal:
@@ -159,7 +164,7 @@ async def _by_key(request: Request) -> Principal:
     if key is None:
         raise NotSignedInError
     _note_use(context.of(request), key)
-    return Principal(key.partner_id, Role(key.role), f"key:{key.id}")
+    return Principal(key.partner_id, Role(key.role), f"key:{key.id}", key.created_by)
 
 
 def _note_use(ctx: Context, key: KnownKey) -> None:

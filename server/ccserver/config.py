@@ -20,6 +20,8 @@ _DATABASE = (
     "DATABASE_URL",
     "DATABASE_OWNER_URL",
     "DATABASE_DIRECT_URL",
+    "DATABASE_BACKUP_URL",
+    "DATABASE_ADMIN_URL",
     "DATABASE_POOL_MIN",
     "DATABASE_POOL_MAX",
 )
@@ -52,6 +54,7 @@ class Config:
 
     `tls` names the certificate and its key; None where the server speaks plain http.
     `database_direct_url` goes past a pooler, for the lock of `migrate`; None where the owner's URL does that itself.
+    `database_backup_url`: the role that only reads, past row security. `database_admin_url`: who may make a database.
     `backup_window_days`: how old the oldest backup is that may be restored; appliances keep evidence twice as long.
     `appliance_quota_mib`: how much one appliance may store at once; an eighth of it comes back a day.
     """
@@ -74,6 +77,8 @@ class Config:
     trusted_proxies: tuple[Network, ...]
     metrics: tuple[str, int] | None
     metrics_asked: bool
+    database_backup_url: str | None = None
+    database_admin_url: str | None = None
     backup_window_days: int = 14
     appliance_quota_mib: int = 2048
     tls: tuple[Path, Path] | None = None
@@ -114,6 +119,8 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         database_url=values.get("DATABASE_URL") or None,
         database_owner_url=values.get("DATABASE_OWNER_URL") or None,
         database_direct_url=values.get("DATABASE_DIRECT_URL") or None,
+        database_backup_url=values.get("DATABASE_BACKUP_URL") or None,
+        database_admin_url=values.get("DATABASE_ADMIN_URL") or None,
         pool_min=pool_min,
         pool_max=_integer(values, "DATABASE_POOL_MAX", max(10, pool_min), pool_min),
         data_dir=data_dir,

@@ -1,17 +1,21 @@
 """What the server's handlers share for as long as the process runs: the pool, the keys, the configuration."""
 
 import asyncio
+import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from ccserver import catalogue
 from ccserver.config import Config
 from ccserver.keys import KeyFile, ServerKeys
 from ccserver.limits import Buckets, Limits, Rate, Told
 from ccserver.marks import Marks
 from ccserver.metrics import Metrics
 from ccserver.scope import Database
+from ccshared.runbooks import Runbook, digest
 
 # Batches between body and commit. Unbounded, 64 appliances at once take four times the memory at the same speed.
 _BATCHES = 8
@@ -22,7 +26,7 @@ _PASSWORDS = 2  # argon2 takes 64 MiB each
 
 @dataclass(frozen=True)
 class Context:
-    """Made once by the lifespan. Its `…_key` members are derived from the key file."""
+    """Made once by the lifespan. Its `…_key` members are derived from the key file, its catalogue comes packaged."""
 
     db: Database
     key_file: KeyFile
@@ -34,6 +38,8 @@ class Context:
     ticket_key: bytes
     marks: Marks
     limits: Limits
+    catalogue: Mapping[str, Runbook]
+    catalogue_digest: str
     metrics: Metrics = field(default_factory=Metrics)
     refusals_told: Told = field(default_factory=lambda: Told(Buckets(_TOLD)))
     keys_used: Buckets = field(default_factory=lambda: Buckets(Rate(1 / 60, 1)))
@@ -51,7 +57,7 @@ class Context:
 
 def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Context:
     """Return the context for an open pool."""
-    keys = key_file.current
+    keys, runbooks = key_file.current, catalogue.load()
     return Context(
         db,
         key_file,
@@ -63,7 +69,14 @@ def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Conte
         ticket_key=keys.derive("cc sign-in ticket v1"),
         limits=Limits(config.rates),
         marks=marks,
+        catalogue=runbooks,
+        catalogue_digest=_digest(runbooks),
     )
+
+
+def _digest(runbooks: Mapping[str, Runbook]) -> str:
+    """Return the hex SHA-256 over the digests of all runbooks, in order."""
+    return hashlib.sha256("".join(map(digest, runbooks.values())).encode()).hexdigest()
 
 
 def of(request: Request) -> Context:

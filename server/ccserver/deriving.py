@@ -6,6 +6,7 @@ come twice, from its old log and out of another, or from two copies of one appli
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ccserver import compliance
 from ccserver.witness import Line
@@ -47,7 +48,7 @@ def read(line: Line) -> Row:
     if entry is None:
         return Row(line, None, None)
     if entry.kind == Kind.KEY_ROTATION:
-        return Row(line, entry, None if new_key(entry) else NO_PROOF)
+        return Row(line, entry, None if new_key(entry.log, entry.body) else NO_PROOF)
     if entry.kind != Kind.RECOVERED:
         return Row(line, entry, compliance.flag_of(entry))
     old = carried(entry)
@@ -74,12 +75,12 @@ def carried(entry: Entry) -> Entry | None:
     return old if ours and sound else None
 
 
-def new_key(entry: Entry) -> bytes | None:
-    """Return the device key that a `key_rotation` names, when that key itself signed for it; else None."""
-    origin = notes.parse_origin(entry.log)
+def new_key(log: str, body: Mapping[str, Any]) -> bytes | None:
+    """Return the device key that a `key_rotation` of a log names, when that key itself signed for it; else None."""
+    origin = notes.parse_origin(log)
     try:
-        key = bytes.fromhex(str(entry.body.get("public_key")))
-        signature = bytes.fromhex(str(entry.body.get("signature")))
+        key = bytes.fromhex(str(body.get("public_key")))
+        signature = bytes.fromhex(str(body.get("signature")))
         ed25519.verify(key, purposes.new_key(origin.server, origin.appliance, key), signature)
     except (ValueError, ed25519.BadKeyError, ed25519.BadSignatureError):
         return None

@@ -246,6 +246,12 @@ async def _evidence(db: Database, _settings: Config) -> list[Finding]:
     return fine("evidence", "every log that was verified is what was receipted")
 
 
+async def _receipts(db: Database, settings: Config) -> list[Finding]:
+    """Hold the key file against the receipts: each that is stored can be made again by a key of it."""
+    await health.check_keys(db, keys.load(settings.key_file))
+    return fine("receipts", "the key file holds every key that signed one")
+
+
 async def _swept(db: Database, _settings: Config) -> list[Finding]:
     async with db.platform() as scope:
         late = [due for due in await catalog.overdue(scope) if due.count and due.since]
@@ -264,6 +270,7 @@ _LOOKS: dict[str, Callable[[Database, Config], Awaitable[list[Finding]]]] = {
     "compression": _compression,
     "audit": _audit,
     "evidence": _evidence,
+    "receipts": _receipts,
     "sweeps": _swept,
 }
 

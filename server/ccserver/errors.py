@@ -14,6 +14,10 @@ class BadConfigError(CentralCommandError):
     """The configuration cannot be used."""
 
 
+class CatalogueError(CentralCommandError):
+    """The packaged catalogue of runbooks is not fit."""
+
+
 class CertificateError(CentralCommandError):
     """The server's certificate cannot be used."""
 
@@ -32,6 +36,10 @@ class WrongRoleError(CentralCommandError):
 
 class NotDurableError(CentralCommandError):
     """The database may lose what it acknowledged: set fsync, full_page_writes and synchronous_commit to on."""
+
+
+class KeysLackingError(CentralCommandError):
+    """Stored receipts are by a key that the key file lacks: it is an old copy, or another server's."""
 
 
 class MigrationError(CentralCommandError):
@@ -80,6 +88,14 @@ class AlreadyExistsError(CentralCommandError):
 
 class NotPendingError(CentralCommandError):
     """The order does not wait any more: an appliance took it, or it ended."""
+
+
+class RunbookUnknownError(NotFoundError):
+    """The catalogue has no such runbook."""
+
+
+class PeopleOnlyError(CentralCommandError):
+    """This runbook is for people: nothing of it runs by itself, and it cannot be ordered."""
 
 
 class LastOwnerError(CentralCommandError):
@@ -152,6 +168,14 @@ class NotSignedInError(CentralCommandError):
 
 class ForbiddenError(CentralCommandError):
     """Your role does not allow this."""
+
+
+class SecondPersonNeededError(ForbiddenError):
+    """Another person than the one who ordered it must approve it."""
+
+
+class PersonNeededError(ForbiddenError):
+    """A person who signed in with a second factor approves; an API key cannot."""
 
 
 class LinkSpentError(CentralCommandError):

@@ -3,8 +3,9 @@
 import logging
 
 from ccserver import migrate
-from ccserver.errors import NotDurableError, WrongRoleError
-from ccserver.queries import server
+from ccserver.errors import KeysLackingError, NotDurableError, WrongRoleError
+from ccserver.keys import ServerKeys
+from ccserver.queries import evidence_logs, server
 from ccserver.scope import Database
 
 _log = logging.getLogger("ccserver")
@@ -25,3 +26,15 @@ async def check_database(database: Database) -> None:
     if off:
         _log.warning("the database says that it is for tests: %s off", ", ".join(off))
     migrate.check(ledger)
+
+
+async def check_keys(database: Database, keys: ServerKeys) -> None:
+    """Refuse keys that cannot make the stored receipts again: KeysLackingError names those that are not there."""
+    async with database.platform() as scope:
+        signed = await evidence_logs.witnesses(scope)
+    lacking = sorted(set(signed) - set(keys.witnesses))
+    if lacking:
+        raise KeysLackingError(
+            f"Stored receipts are by {', '.join(lacking)[:200]}, which the key file lacks: it is an old copy or another"
+            " server's. Put back the newest copy of the key file."
+        )

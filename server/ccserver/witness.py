@@ -100,6 +100,22 @@ def examine(log: Log, batch: Batch, stored: Sequence[bytes], witnesses: Mapping[
     return Step(lines, checkpoint.size, compact, batch.checkpoint, still_held)
 
 
+def begun_by(batch: Batch, origin: str, witnesses: Mapping[str, bytes]) -> bytes | None:
+    """Return the key of a log that this server receipted before, and of which it may have no row any more.
+
+    The genesis names the key, and the receipt shown as held is by it and one of `witnesses`; None where that is not
+    so. Nothing is cosigned before the root of that receipt is reached: a genesis that was not receipted gains nothing.
+    """
+    if batch.first or batch.held is None or not batch.lines or isinstance(batch.lines[0], Stub):
+        return None
+    try:
+        key = bytes.fromhex(str(entries.read(batch.lines[0], origin, 0, entries.GENESIS_PREV).body.get("public_key")))
+        shown = notes.read_receipt(batch.held, key, dict(witnesses)).checkpoint
+    except ValueError:  # every "this is none" of ours is one
+        return None
+    return key if shown.origin == origin and shown.size else None
+
+
 def _read_checkpoint(log: Log, batch: Batch) -> notes.Checkpoint:
     try:
         checkpoint = notes.read_checkpoint(batch.checkpoint, log.public_key)

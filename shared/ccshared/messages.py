@@ -11,10 +11,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from ccshared import canonical
 from ccshared.notes import MAX_NUMBER
-from ccshared.vocabulary import Clock, Level, Outcome, Severity
+from ccshared.vocabulary import Clock, Level, OrderStatus, Outcome, Severity, Status
 
 MAX_INCIDENTS = 200
 MAX_PATTERNS = 200
+MAX_ORDERS = 20
+MAX_STEPS = 64
 
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-z-]{1,64}$")]
 Epoch = Annotated[str, StringConstraints(pattern=r"^(?:0|[1-9][0-9]{0,9})-[0-9a-f]{8}$")]
@@ -35,6 +37,12 @@ def _canonical(value: dict[str, Any]) -> dict[str, Any]:
 
 
 CanonicalObject = Annotated[dict[str, Any], AfterValidator(_canonical)]
+
+
+def _said_by_appliances(status: OrderStatus) -> OrderStatus:
+    if status not in (OrderStatus.RUNNING, OrderStatus.SUCCEEDED, OrderStatus.FAILED, OrderStatus.REJECTED):
+        raise ValueError("running, succeeded, failed or rejected")
+    return status
 
 
 class Message(BaseModel):
@@ -221,6 +229,55 @@ class PatternReports(Message):
     epoch: Count
     revision: Count
     patterns: Annotated[list[PatternReport], Field(max_length=MAX_PATTERNS)]
+
+
+class OrdersWaiting(Message):
+    """The appliance's released orders that are not over, the oldest first, at most 20: each a DSSE envelope."""
+
+    orders: list[dict[str, Any]]
+
+
+class OrderKept(Message):
+    """What the server holds of an order now; a result that came first stays."""
+
+    status: OrderStatus
+
+
+class StepResult(Message):
+    """What became of a step; `exit_code` is null where it did not end by itself, `output` is scrubbed."""
+
+    about: Annotated[Prose, StringConstraints(max_length=500)]
+    exit_code: Annotated[int, Field(ge=-(2**31), lt=2**31, strict=True)] | None = None
+    output: Annotated[Prose, StringConstraints(max_length=2000)] = ""
+
+
+class OrderResult(Message):
+    """How an order goes (running) or ended, and why; `proved` is what the check said that was run afterwards."""
+
+    status: Annotated[OrderStatus, AfterValidator(_said_by_appliances)]
+    started_ms: Milliseconds | None = None
+    finished_ms: Milliseconds | None = None
+    reason: Annotated[Prose, StringConstraints(max_length=2000)] = ""
+    steps: Annotated[list[StepResult], Field(max_length=MAX_STEPS)] = []
+    proved: Status | None = None
+
+
+class PlanRequest(Message):
+    """Which runbook worked for incidents like this one; `tried` were no use for it."""
+
+    pattern_signature: PatternSignature
+    incident_type: Word
+    host_id: Name
+    tried: Annotated[list[Name], Field(max_length=64)] = []
+
+
+class PlanAnswer(Message):
+    """A runbook (null: none is known) with its parameters, why, and the numbers behind it."""
+
+    runbook: str | None
+    parameters: dict[str, Any] = {}
+    why: str = ""
+    evidence: dict[str, Any] = {}
 
 
 class Problem(Message):

@@ -1,4 +1,4 @@
-"""Telling systemd that a service is ready and that its loop turns (sd_notify(3)); nothing where nobody listens."""
+"""Telling systemd that a service is ready and its loop turns (sd_notify(3)); where none listens, nobody is told."""
 
 import asyncio
 import contextlib

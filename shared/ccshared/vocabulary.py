@@ -53,6 +53,7 @@ class Kind(StrEnum):
     HEARTBEAT = "heartbeat"
     KEY_ROTATION = "key_rotation"
     REDACTION = "redaction"
+    POLICY = "policy"
 
 
 class Clock(StrEnum):
@@ -128,6 +129,16 @@ class OrderStatus(StrEnum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     REJECTED = "rejected"
+
+
+class FleetStatus(StrEnum):
+    """The life of an order for many appliances."""
+
+    UNAPPROVED = "unapproved"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
 
 
 class RuleStatus(StrEnum):

@@ -72,3 +72,51 @@ def test_a_spoilt_identity_is_refused_with_the_next_step(places: Places) -> None
     places.identity.write_text("{}")
     with pytest.raises(IdentityUnusableError, match="enrol again"):
         identity.load(places)
+
+
+def rotated(places: Places, times: int) -> list[str]:
+    """Rotate the device key so often; return the public keys that there were, newest first."""
+    key = identity.ensure_key(places)
+    identity.save(places, known().model_copy(update={"public_key": key.public.hex()}))
+    found = [key.public.hex()]
+    for _ in range(times):
+        found.insert(0, identity.ensure_next_key(places).public.hex())
+        who = identity.load_enrolment(places)
+        assert who is not None
+        identity.promote_next_key(places, who)
+    return found
+
+
+def earlier(places: Places) -> list[str]:
+    who = identity.load_enrolment(places)
+    assert who is not None
+    return [key.public.hex() for key in who.earlier]
+
+
+def test_keys_that_gave_way_are_kept_newest_first_for_their_owner_alone_and_not_for_ever(places: Places) -> None:
+    keys = rotated(places, 3)
+    assert earlier(places) == keys[1:]
+    assert mode(places.earlier_device_keys) == 0o600
+    keys = rotated(places, identity.MAX_EARLIER)
+    assert earlier(places) == keys[1 : identity.MAX_EARLIER + 1]
+
+
+def test_a_key_that_gave_way_is_forgotten_once_it_is_not_in_use(places: Places) -> None:
+    keys = rotated(places, 2)
+    identity.forget_earlier(places, set(keys[:2]))
+    assert earlier(places) == [keys[1]]
+    identity.forget_earlier(places, set(keys[:1]))
+    assert not places.earlier_device_keys.exists()
+
+
+def test_a_rotation_cut_short_at_any_moment_loses_no_key(places: Places) -> None:
+    old = rotated(places, 0)[0]
+    new = identity.ensure_next_key(places)
+    places.earlier_device_keys.write_bytes(places.device_key.read_bytes())
+    assert earlier(places) == []
+    known_ = identity.load(places)
+    assert known_ is not None
+    identity.save(places, known_.model_copy(update={"public_key": new.public.hex()}))
+    who = identity.load_enrolment(places)
+    assert who is not None
+    assert (who.key, set(who.signers)) == (new, {old, new.public.hex()})

@@ -232,6 +232,19 @@ async def test_the_longer_backup_window_of_the_server_keeps_rows_longer(store: S
     assert await daemon.prune(agent) == 768
 
 
+async def test_a_device_key_that_gave_way_is_forgotten_when_its_logs_were_receipted_long_ago(
+    store: Store, places: Places
+) -> None:
+    appliance.acknowledge(store, COUNT)
+    opened = store.read(queue.current)
+    assert opened is not None
+    assert store.read(retention.keys_in_use, STAMP[0] - 1000) == {opened.public_key}
+    assert store.read(retention.keys_in_use, STAMP[0] + 2000) == set()
+    places.earlier_device_keys.write_bytes(appliance.DEVICE + bytes(range(32)))
+    await daemon.prune(daemon.open_agent(Config(), places, store))
+    assert places.earlier_device_keys.read_bytes() == appliance.DEVICE
+
+
 def test_rows_leave_up_to_the_first_payload_that_is_withheld(store: Store) -> None:
     appliance.acknowledge(store, COUNT)
     for at_ms in (0, 1_800_000, 3_600_000):

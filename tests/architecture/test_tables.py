@@ -37,6 +37,7 @@ WORDS: dict[str, type[StrEnum]] = {
     "runbooks_risk_known": vocabulary.Risk,
     "orders_status_known": vocabulary.OrderStatus,
     "rules_status_known": vocabulary.RuleStatus,
+    "fleet_orders_status_known": vocabulary.FleetStatus,
     "notification_channels_kind_known": vocabulary.ChannelKind,
     "notification_channels_min_severity_known": vocabulary.Severity,
 }

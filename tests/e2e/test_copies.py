@@ -16,6 +16,7 @@ from ccagent.places import Places
 from ccagent.store import Store
 from ccserver import keys
 from ccserver.localpg import Urls
+from ccshared import merkle
 from ccshared.entries import Draft
 from ccshared.vocabulary import Clock, Kind
 from tests.e2e.processes import Clinic, wait_until
@@ -186,6 +187,101 @@ async def test_a_device_key_is_rotated_twice_while_the_agent_runs(clinic: Clinic
         wait_until(lambda b=before: clinic.status()["fingerprint"] != b, 40)  # type: ignore[misc]
     wait_until(lambda: clinic.status()["waiting"] == 0)
     assert clinic.status()["epoch"].split("-")[0] == "3"
+
+
+async def put_back(clinic: Clinic, size: int, key: str) -> None:
+    """Put the database back to when the first log had so many entries, no other was begun, and that key was known."""
+    conn = await asyncpg.connect(clinic.urls.admin)
+    await conn.execute("SET session_replication_role = replica")
+    await conn.execute("UPDATE appliances SET public_key = decode($1, 'hex')", key)
+    await conn.execute(
+        "DELETE FROM evidence_bundles WHERE seq >= $1 OR log_id > (SELECT min(id) FROM evidence_logs)", size
+    )
+    await conn.execute("DELETE FROM evidence_logs WHERE $1 = 0 OR id > (SELECT min(id) FROM evidence_logs)", size)
+    leaves = [row["bundle_hash"] for row in await conn.fetch("SELECT bundle_hash FROM evidence_bundles ORDER BY seq")]
+    await conn.execute(
+        """
+        UPDATE evidence_logs SET size = $1, last_leaf = $2, compact_range = $3, checkpoint = NULL, cosigned_at = NULL,
+            witness_name = NULL
+        """,
+        size,
+        leaves[-1] if leaves else None,
+        b"".join(merkle.extend(0, [], leaves)[1]),
+    )
+    await conn.close()
+
+
+async def rotated(clinic: Clinic, tmp_path: Path, times: int) -> list[str]:
+    """Rotate the device key so often, each time with something to tell; return the keys that were registered."""
+    keys = [await registered(clinic)]
+    for number in range(times):
+        await seal(Places(tmp_path / "agent"), range(2 * number, 2 * number + 2))
+        clinic.command("rotate-key")
+        clinic.command("once")
+        keys.append(await registered(clinic))
+    assert len(set(keys)) == times + 1
+    return keys
+
+
+SIZES = "SELECT encode(public_key, 'hex'), size::int, cosigned_at IS NOT NULL FROM evidence_logs ORDER BY id"
+
+
+@pytest.mark.parametrize(("times", "size"), [(1, 2), (1, 0), (2, 2), (2, 0)])
+async def test_a_server_put_back_to_before_a_device_key_was_rotated_is_filled_up_again(
+    clinic: Clinic, tmp_path: Path, times: int, size: int
+) -> None:
+    clinic.command("once")
+    first, *_, newest = await rotated(clinic, tmp_path, times)
+    before = await rows(clinic, SIZES)
+    await put_back(clinic, size, first)
+    clinic.command("once")
+    told = clinic.status()
+    assert (told["waiting"], {alarm["name"] for alarm in told["alarms"]}) == (0, {"server_rollback"})
+    assert [log[::2] for log in await rows(clinic, SIZES)] == [log[::2] for log in before]
+    assert (await rows(clinic, SIZES))[:-1] == before[:-1]
+    assert await registered(clinic) == newest
+    assert clinic.command("verify").returncode == 0
+    assert (tmp_path / "agent" / "device.key.earlier").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_running_agent_fills_up_a_server_put_back_to_before_its_key_was_rotated(
+    clinic: Clinic, tmp_path: Path
+) -> None:
+    clinic.command("once")
+    first, newest = await rotated(clinic, tmp_path, 1)
+    before = await rows(clinic, SIZES)
+    clinic.agent.start("--config", str(clinic.config), "run")
+    wait_until((tmp_path / "agent" / "control.sock").exists)
+    wait_until(lambda: clinic.status()["waiting"] == 0)
+    await put_back(clinic, 0, first)
+    clinic.command("rotate-key")  # something to tell; the token that it holds is good still
+    for _ in range(200):
+        clinic.command("flush", "--wait", "1", code=None)
+        if clinic.status()["waiting"] == 0 and await registered(clinic) not in (first, newest):
+            break
+    found = await rows(clinic, SIZES)
+    assert (found[0], len(found), clinic.status()["waiting"]) == (before[0], len(before) + 1, 0)
+
+
+async def test_after_an_enrolment_anew_logs_of_the_keys_before_are_taken_again(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.command("once")
+    _, newest = await rotated(clinic, tmp_path, 1)
+    before = await rows(clinic, SIZES)
+    await put_back(clinic, 0, newest)  # as when a code that names it registered its present key
+    clinic.command("once")
+    assert (clinic.status()["waiting"], (await rows(clinic, SIZES))[:-1]) == (0, before[:-1])
+    assert await registered(clinic) == newest
+
+
+async def test_a_revoked_appliance_that_keeps_keys_of_before_is_told_that_it_was_revoked(
+    clinic: Clinic, tmp_path: Path
+) -> None:
+    clinic.command("once")
+    await rotated(clinic, tmp_path, 1)
+    conn = await asyncpg.connect(clinic.urls.admin)
+    await conn.execute("UPDATE appliances SET revoked_at = now()")
+    await conn.close()
+    assert "revoked" in clinic.command("once", code=3).stderr
 
 
 async def test_an_agent_that_did_not_hear_that_its_new_key_is_known_finds_out(clinic: Clinic, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A disk that is full, because of others or because of us: what must not be lost is kept, and the rest counted.
 
 The process runs with the shim preloaded, which lets its files grow by so many bytes and no more.
-`python -m tests.faults.full SEED N` is that process.
+`python -m tests.faults.full SEED N` is that process. At full length `small_disk` does it to a running agent as well.
 """
 
 import contextlib
@@ -17,17 +17,22 @@ from ccagent.budget import NoRoomError
 from ccagent.store import Store, StoreFailedError, Tx
 from ccshared import canonical
 from ccshared.vocabulary import Kind
-from tests.faults import appliance, shim
+from tests.faults import appliance, kill, shim, small_disk
 from tests.faults.rows import Row, scratch, seeded
 from tests.faults.shim import Shim
 
 _ROUTINE = 400  # entries offered while there is no room
+_STORES_OF_THE_QUICK_FORM = 8
 
 
 def run(seed: int, n: int) -> Row:
-    """Fill the disk below n stores, and give it room again."""
+    """Fill the disk below n stores, and give it room again; at full length below a running agent too."""
     made = json.loads(shim.run(__name__, str(seed), str(n)))
-    return Row(made["counts"], made["faults"])
+    row = Row(made["counts"], made["faults"])
+    if n > _STORES_OF_THE_QUICK_FORM:
+        with scratch() as place:
+            small_disk.run(place / "real", row, kill.enrolled)
+    return row
 
 
 class Trial:
@@ -114,7 +119,7 @@ def _upload(trial: Trial) -> None:
 
 def _give_room(failing: Shim, trial: Trial, refused: int) -> None:
     failing.quota(-1)
-    trial.store.tend()  # as the agent does every minute
+    trial.store.tend()  # as the agent does twice a minute
     _tells(trial, refused)
 
 

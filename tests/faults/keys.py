@@ -1,7 +1,8 @@
 """Keys that follow one another: receipts are believed along the chain, and only along it.
 
 Real agents and the real app: the server's keys are rotated while an agent is away, once or several times; device keys
-are rotated; an appliance is installed anew by a code that names it; a server shows a key that no statement announced.
+are rotated, and the database is put back to before that; an appliance is installed anew by a code that names it; a
+server shows a key that no statement announced.
 """
 
 import asyncio
@@ -11,14 +12,16 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
+
 from ccagent import alarms, enrolment, identity, queue, rotation, verify
 from ccagent.places import Places
 from ccagent.store import Store
 from ccagent.uploader import Pace
 from ccserver import enrolment as server_enrolment
-from ccserver import keys
+from ccserver import keys, roles
 from ccserver.config import Config
-from ccserver.localpg import Urls
+from ccserver.localpg import LocalPostgres, Urls
 from ccshared import purposes
 from ccshared.vocabulary import Clock
 from tests.devices import Running
@@ -33,7 +36,7 @@ def run(seed: int, n: int) -> Row:
     with central.quiet(), scratch() as folder, central.postgres(durable=False) as running:
         made = central.settings(folder)
         for number in range(n):
-            story = Story(row, chance, folder / f"agent-{number}", made, running.urls(central.LIVE))
+            story = Story(row, chance, folder / f"agent-{number}", made, running)
             asyncio.run(story.tell())
     return row
 
@@ -46,13 +49,18 @@ class Story:
     chance: random.Random
     folder: Path
     made: Config
-    urls: Urls
+    postgres: LocalPostgres
+
+    @property
+    def urls(self) -> Urls:
+        return self.postgres.urls(central.LIVE)
 
     async def tell(self) -> None:
         self.at = self.folder
         await self._deliver(5)
         for step in (self._server_keys, self._device_key, self._server_keys, self._reinstalled, self._device_key):
             await step()
+        await self._put_back_to_before_device_keys()
         await self._a_key_that_nobody_announced()
         self.row.count("stories")
 
@@ -100,6 +108,22 @@ class Story:
         self.row.count("device keys")
         self.row.expect(len(after) == len(before) + 1, "no log began by the new key")
         self.row.expect(after[-1] == before[-1], "a key that the one before named is unvouched")
+
+    async def _put_back_to_before_device_keys(self) -> None:
+        """Put the database back to before the device's key was rotated, once or several times; all comes again."""
+        await self._replace_database("cc_copy", central.LIVE)
+        for _ in range(self.chance.randint(1, 3)):
+            await self._device_key()
+        await self._replace_database(central.LIVE, "cc_copy")
+        await self._deliver(self.chance.randint(1, 5))
+        self.row.count("restores")
+
+    async def _replace_database(self, name: str, template: str) -> None:
+        conn = await asyncpg.connect(self.postgres.urls("postgres").admin)
+        await conn.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        for statement in roles.database_statements(name, template):
+            await conn.execute(statement)
+        await conn.close()
 
     async def _reinstalled(self) -> None:
         """Install the appliance anew: nobody vouches for the key, and the id is the same."""

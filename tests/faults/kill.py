@@ -63,7 +63,7 @@ def run(seed: int, n: int) -> Row:
 def _kill_one_appliance(directory: Path, kills: int, chance: random.Random, row: Row) -> None:
     promised: dict[tuple[str, int], str] = {}
     with running(Witness()) as witness:
-        places = _enrolled(directory, witness)
+        places = enrolled(directory, witness)
         for _ in range(kills):
             lived = _live(places, chance.uniform(0.0, 0.5))
             row.count("kills")
@@ -113,7 +113,7 @@ def _check_server(places: Places, witness: Witness, row: Row) -> None:
 def _start_with_many_waiting(directory: Path, asked: tuple[int, float], row: Row) -> None:
     waiting, within_s = asked
     with running(Witness()) as witness:
-        places = _enrolled(directory, witness)
+        places = enrolled(directory, witness)
     with contextlib.closing(appliance.open_store(places)) as store:
         genesis = appliance.evidence.genesis(appliance.STAMP, _beginning(places))
         store.write_now(queue.open_epoch, _epoch(places), genesis)
@@ -131,7 +131,7 @@ def _start_with_many_waiting(directory: Path, asked: tuple[int, float], row: Row
     row.expect(soonest <= within_s, f"the next append took {soonest:.1f} s from the start of the process")
 
 
-def _enrolled(directory: Path, witness: Witness) -> Places:
+def enrolled(directory: Path, witness: Witness) -> Places:
     """Make the files of an appliance that is enrolled at a witness."""
     places = Places(directory)
     directory.mkdir(parents=True)

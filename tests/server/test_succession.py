@@ -6,10 +6,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ccserver import config, enrolment, keys
-from ccserver.errors import BadConfigError, NotFoundError
+from ccserver import config, enrolment, health, keys
+from ccserver.app import make
+from ccserver.errors import BadConfigError, KeysLackingError, NotFoundError
 from ccserver.queries import appliances
-from ccshared import ed25519, envelope, ids, purposes
+from ccshared import ed25519, envelope, ids, notes, purposes
 from ccshared.vocabulary import Kind
 from tests.devices import Device, Running
 from tests.server.test_log import code_of
@@ -181,3 +182,75 @@ async def silent(server: Running) -> list[str]:
     async with server.db.partner("acme") as scope:
         now = await scope.conn.fetchval("SELECT now()")
         return [one.id for one in await appliances.list_silent(scope, now, 10)]
+
+
+async def test_a_log_that_the_database_forgot_is_begun_again_by_the_key_of_its_receipted_genesis_alone(
+    device: Device, server: Running
+) -> None:
+    device.seal()
+    new = ed25519.new_seed()
+    device.seal(Kind.KEY_ROTATION, rotation(device, new))
+    receipt = (await device.send(device.batch(0))).json()["receipt"]
+    await forget_logs(server, ed25519.public_key(new))
+    thief = Device(server, ed25519.new_seed(), device.appliance_id, device.token, device.epoch)
+    thief.seal()
+    thief.seal()
+    true = notes.read_receipt(receipt, device.public_key, server.keys.witnesses).checkpoint
+    forged = notes.sign_checkpoint(true, thief.seed) + receipt.splitlines(keepends=True)[-1]
+    assert notes.read_receipt(forged, thief.public_key, server.keys.witnesses).checkpoint == true
+    assert code_of(await thief.send(thief.batch(0, held=forged))) == (409, "held-conflict")
+    assert code_of(await device.send(device.batch(0))) == (422, "checkpoint-invalid")
+    again = await device.send(device.batch(0, held=receipt))
+    assert device.receipt(again).checkpoint == true
+    device.seed = new
+    assert (await device.ask_token()).status_code == 200
+
+
+async def test_a_key_is_followed_where_the_log_that_names_the_next_came_back_before_the_one_that_names_it(
+    device: Device, server: Running
+) -> None:
+    first, *later = [ed25519.new_seed() for _ in range(3)]
+    logs: list[tuple[bytes, str, list[bytes], str]] = []
+    oldest = device.seed
+    for number, new in enumerate((first, *later), 1):
+        device.epoch, device.payloads = f"{number}-{secrets.token_hex(4)}", []
+        device.seal()
+        device.seal(Kind.KEY_ROTATION, rotation(device, new))
+        receipt = (await device.send(device.batch(0))).json()["receipt"]
+        logs.append((device.seed, device.epoch, device.payloads, receipt))
+        device.seed = new
+        assert (await device.ask_token()).status_code == 200
+    await forget_logs(server, ed25519.public_key(oldest))
+    device.seed = oldest
+    assert (await device.ask_token()).status_code == 200
+    for place in (2, 1, 0):
+        device.seed, device.epoch, device.payloads, receipt = logs[place]
+        assert (await device.send(device.batch(0, held=receipt))).json()["receipt"]
+    device.seed = later[-1]
+    assert (await device.ask_token()).status_code == 200
+
+
+async def forget_logs(server: Running, key: bytes) -> None:
+    """Put the database back to before any log, with that key registered."""
+    admin = await asyncpg.connect(server.urls.admin)
+    await admin.execute("SET session_replication_role = replica")
+    await admin.execute("DELETE FROM evidence_bundles")
+    await admin.execute("DELETE FROM evidence_logs")
+    await admin.execute("UPDATE appliances SET public_key = $1", key)
+    await admin.close()
+
+
+async def test_a_server_does_not_start_with_a_key_file_that_lacks_a_key_of_stored_receipts(
+    device: Device, server: Running, tmp_path: Path
+) -> None:
+    device.seal()
+    assert (await device.send(device.batch(0))).status_code == 200
+    made = config.from_environ({"CCSERVER_DATA_DIR": str(tmp_path / "other"), "CCSERVER_NAME": "cc.example"})
+    keys.create(made.key_file, made.server_name)
+    with pytest.raises(KeysLackingError, match=server.keys.witness.name):
+        await health.check_keys(server.db, keys.load(made.key_file))
+    await health.check_keys(server.db, server.keys)
+    app = make(made, server.urls.server)
+    with pytest.raises(KeysLackingError, match="newest copy"):
+        async with app.router.lifespan_context(app):
+            pass

@@ -1,6 +1,7 @@
 """`cc-agent enroll`: become known to a server by a one-time code, which is never given as an argument."""
 
 import asyncio
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from ccagent.client import RequestError, authorities, check_server_url
 from ccagent.commands.calling import Call
 from ccagent.commands.settings import load, start_log
 from ccagent.enrolment import EnrolmentError, Server
-from ccagent.identity import IdentityUnusableError
+from ccagent.identity import Identity, IdentityUnusableError
 from ccagent.scrubbing import ScrubKeyError
 
 MAX_CODE = 4096
@@ -55,6 +56,21 @@ def command(call: Call, server_url: str | None, code_file: Path | None, ca_file:
         raise click.ClickException(str(error)) from error
     click.echo(f"enrolled at {known.server} as appliance {known.appliance_id} of site {known.site_id}")
     click.echo(f"device key {key.fingerprint}")
+    if os.geteuid() == 0:
+        _pin(call, known, replace=replace)
+
+
+def _pin(call: Call, known: Identity, *, replace: bool) -> None:
+    """Tell the root helper of this machine, where one was set up, whose orders to obey."""
+    state_dir = load(call).helper.state_dir
+    if not state_dir.is_dir():
+        return
+    pinning = importlib.import_module("ccagent.helper.pinning")
+    try:
+        pinning.pin(state_dir, pinning.of(known), replace=replace)
+    except pinning.NotPinnedError as error:
+        raise click.ClickException(f"enrolled, but the helper obeys nobody yet: {error}") from error
+    click.echo("the helper obeys this server")
 
 
 def _server(url: str, ca_file: Path | None) -> Server:

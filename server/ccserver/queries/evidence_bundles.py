@@ -206,6 +206,28 @@ async def kind_at(scope: ApplianceScope, log_id: int, seq: int) -> str | None:
     return kind
 
 
+async def succession(scope: ApplianceScope, key: bytes, after: str) -> tuple[str, bytes] | None:
+    """Return the receipted log by that key, begun after the epoch `after`, that ended by naming another key, and the
+    payload that names it; None where there is none.
+    """
+    row = await scope.conn.fetchrow(
+        """
+        SELECT l.epoch, b.payload
+        FROM evidence_logs l JOIN evidence_bundles b ON b.site_id = l.site_id AND b.log_id = l.id AND b.seq = l.size - 1
+        WHERE l.site_id = $1 AND l.appliance_id = $2 AND l.public_key = $3 AND l.held_size IS NULL
+          AND split_part(l.epoch, '-', 1)::bigint > split_part($4, '-', 1)::bigint
+          AND b.bundle_type = 'key_rotation' AND b.payload IS NOT NULL AND b.carried_hash IS NULL
+        ORDER BY split_part(l.epoch, '-', 1)::bigint DESC
+        LIMIT 1
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        key,
+        after,
+    )
+    return (row["epoch"], row["payload"]) if row else None
+
+
 async def fill(scope: ApplianceScope, log_id: int, row: Row) -> None:
     """Put a payload that was withheld in its place, with all that derives from it."""
     entry = row.line.entry
@@ -441,3 +463,35 @@ async def leaves_of_log(scope: SiteScope, log_id: int, size: int) -> list[bytes]
 
 def _json(value: list[str] | None) -> str | None:
     return orjson.dumps(value).decode() if value is not None else None
+
+
+@dataclass(frozen=True)
+class LatestRun:
+    """The entry that the newest state of a check comes from, as it came."""
+
+    check_id: str
+    host_id: str
+    received_at: datetime
+    payload: bytes
+
+
+async def latest_runs(scope: SiteScope, appliance_id: str, check_ids: Sequence[str]) -> list[LatestRun]:
+    """Return the newest receipted run of some checks of an appliance, one of each, found by its place."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT DISTINCT ON (c.check_id) c.check_id, c.host_id, b.received_at, b.payload
+        FROM check_states c
+        JOIN evidence_logs l ON l.site_id = c.site_id AND l.appliance_id = c.appliance_id
+                            AND split_part(l.epoch, '-', 1) = c.epoch_number::text
+        JOIN evidence_bundles b ON b.site_id = c.site_id AND b.log_id = l.id AND b.seq = c.seq
+                               AND b.check_id = c.check_id AND b.host_id = c.host_id
+        WHERE c.site_id = $1 AND c.partner_id = $2 AND c.appliance_id = $3 AND c.check_id = ANY ($4)
+          AND b.payload IS NOT NULL AND b.bundle_type = 'check_run'
+        ORDER BY c.check_id, b.received_at DESC, b.id DESC
+        """,
+        scope.site_id,
+        scope.partner_id,
+        appliance_id,
+        check_ids,
+    )
+    return [LatestRun(**row) for row in rows]

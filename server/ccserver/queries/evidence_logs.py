@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ccserver.listing import Page
-from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
+from ccserver.scope import ApplianceScope, PartnerScope, PlatformScope, SiteScope
 from ccserver.witness import Log, Step
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class LogDetail:
     fault: str | None
 
 
-async def lock(scope: ApplianceScope, epoch: str, origin: str) -> tuple[Log, int]:
-    """Return the epoch's row, made if it is new and locked until the scope ends, and the witness's mark."""
+async def lock(scope: ApplianceScope, epoch: str, origin: str, public_key: bytes) -> tuple[Log, int]:
+    """Return the epoch's row, made by that key if it is new and locked until the scope ends, and the witness's mark."""
     await scope.conn.execute(
         """
         INSERT INTO evidence_logs (site_id, partner_id, appliance_id, epoch, origin, public_key, generation)
@@ -45,7 +45,7 @@ async def lock(scope: ApplianceScope, epoch: str, origin: str) -> tuple[Log, int
         scope.appliance_id,
         epoch,
         origin,
-        scope.public_key,
+        public_key,
     )
     row = await scope.conn.fetchrow(
         """
@@ -61,6 +61,14 @@ async def lock(scope: ApplianceScope, epoch: str, origin: str) -> tuple[Log, int
     )
     assert row is not None  # noqa: S101  inserted just above, and never deleted
     return _log(row), row["mark"]
+
+
+async def witnesses(scope: PlatformScope) -> list[str]:
+    """Return the names of the keys by which stored receipts are."""
+    rows = await scope.conn.fetch(
+        "SELECT DISTINCT witness_name FROM evidence_logs WHERE witness_name IS NOT NULL ORDER BY witness_name"
+    )
+    return [row["witness_name"] for row in rows]
 
 
 async def opened(scope: ApplianceScope) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from ccserver.listing import Page
-from ccserver.scope import PartnerScope
+from ccserver.scope import PartnerScope, SiteScope
 
 
 @dataclass(frozen=True)
@@ -74,3 +74,29 @@ async def find(scope: PartnerScope, rule_id: str) -> Rule | None:
         rule_id,
     )
     return Rule(**{**row, "conditions": orjson.loads(row["conditions"])}) if row else None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A rule that runs: for all appliances of its partner, or on trial for one."""
+
+    id: str
+    pattern_signature: str
+    runbook_id: str
+    conditions: Any
+    status: str
+
+
+async def in_force(scope: SiteScope, appliance_id: str) -> list[Learned]:
+    """Return the partner's rules that an appliance runs: the active ones, and those on trial with it, by id."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, pattern_signature, runbook_id, conditions, status
+        FROM rules
+        WHERE partner_id = $1 AND (status = 'active' OR status = 'canary' AND canary_appliance_id = $2)
+        ORDER BY id
+        """,
+        scope.partner_id,
+        appliance_id,
+    )
+    return [Learned(**{**row, "conditions": orjson.loads(row["conditions"])}) for row in rows]
