@@ -18,6 +18,7 @@ SITE_TABLES = frozenset(
         "orders",
         "pattern_stats",
         "policies",
+        "redactions",
         "site_totals",
         "user_sites",
         "waivers",
