@@ -95,6 +95,7 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.SecondPersonNeededError: (403, "second-person-needed"),
     errors.PersonNeededError: (403, "person-needed"),
     errors.ForeignOriginError: (403, "foreign-origin"),
+    errors.PlainHttpError: (403, "plain-http"),
     errors.TokenInvalidError: (401, "token-invalid"),
     errors.DeviceUnknownError: (401, "device-unknown"),
     errors.NonceExpiredError: (401, "nonce-expired"),

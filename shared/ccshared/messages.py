@@ -262,6 +262,24 @@ class OrderResult(Message):
     proved: Status | None = None
 
 
+class PlanRequest(Message):
+    """Which runbook worked for incidents like this one; `tried` were no use for it."""
+
+    pattern_signature: PatternSignature
+    incident_type: Word
+    host_id: Name
+    tried: Annotated[list[Name], Field(max_length=64)] = []
+
+
+class PlanAnswer(Message):
+    """A runbook (null: none is known) with its parameters, why, and the numbers behind it."""
+
+    runbook: str | None
+    parameters: dict[str, Any] = {}
+    why: str = ""
+    evidence: dict[str, Any] = {}
+
+
 class Problem(Message):
     """An error (RFC 9457): `type` is stable and for programs, `detail` for people; `request_id` finds the log line."""
 
