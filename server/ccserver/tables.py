@@ -19,6 +19,7 @@ SITE_TABLES = frozenset(
         "pattern_runbooks",
         "pattern_stats",
         "policies",
+        "redactions",
         "rule_trials",
         "site_totals",
         "user_sites",
