@@ -35,6 +35,7 @@ from ccserver.routes.api import (
     appliances,
     audit,
     baselines,
+    channels,
     checks,
     codes,
     evidence,
@@ -43,6 +44,7 @@ from ccserver.routes.api import (
     orders,
     partners,
     policies,
+    problems,
     rules,
     runbooks,
     sessions,
@@ -90,6 +92,8 @@ ENDPOINTS: list[Endpoint] = [
     *runbooks.ENDPOINTS,
     *settings.ENDPOINTS,
     *audit.ENDPOINTS,
+    *channels.ENDPOINTS,
+    *problems.ENDPOINTS,
 ]
 ENDPOINTS += [openapi.endpoint(ENDPOINTS), reference.endpoint(lambda: openapi.document(ENDPOINTS))]
 

@@ -26,6 +26,9 @@ async def send(smtp: Smtp, message: EmailMessage) -> None:
                 start_tls=smtp.tls == "starttls",
                 timeout=_SECONDS,
             )
+    except aiosmtplib.SMTPRecipientsRefused as error:
+        codes = ", ".join(sorted({str(each.code) for each in error.recipients}))
+        raise ReceiverFailedError(f"The mail server refused every recipient ({codes}).") from error
     except aiosmtplib.SMTPResponseException as error:  # its text may repeat addresses
         raise ReceiverFailedError(f"The mail server refused the message ({error.code}).") from error
     except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:

@@ -133,21 +133,22 @@ async def _first_reached(
 async def _to(url: httpx.URL, address: str, body: bytes, headers: Mapping[str, str], began: float) -> Answer:
     """Send to this very address; name and certificate are still those of the URL."""
     named = {"Host": url.netloc.decode("ascii"), "Content-Type": "application/json", "User-Agent": "central-command"}
-    async with client() as http:
-        request = http.build_request("POST", url.copy_with(host=address), content=body, headers=named | dict(headers))
-        request.extensions["sni_hostname"] = url.host
-        answer = await http.send(request, stream=True)
-        try:
-            took_ms = int((time.monotonic() - began) * 1000)
-            return Answer(answer.status_code, took_ms, _retry_after(answer.headers.get("retry-after", "")))
-        finally:
-            await answer.aclose()  # its body is not read: it may have no end
+    request = httpx.Request("POST", url.copy_with(host=address), content=body, headers=named | dict(headers))
+    request.extensions["sni_hostname"] = url.host
+    status, answered = await _exchange(request)
+    return Answer(status, int((time.monotonic() - began) * 1000), _retry_after(answered.get("retry-after", "")))
 
 
-def client() -> httpx.AsyncClient:
-    """Return a client that follows nothing: no redirect, no proxy of the environment, no cookie of another call."""
-    timeout = httpx.Timeout(SECONDS, connect=_CONNECT_SECONDS)
-    return httpx.AsyncClient(verify=_trusted(), timeout=timeout, follow_redirects=False, trust_env=False)
+async def _exchange(request: httpx.Request) -> tuple[int, httpx.Headers]:
+    """Return the status and headers of an answer, whose body is not read: it may have no end.
+
+    By the bare transport: a client would write the address, which may hold a secret, into the log.
+    """
+    request.extensions["timeout"] = httpx.Timeout(SECONDS, connect=_CONNECT_SECONDS).as_dict()
+    async with httpx.AsyncHTTPTransport(verify=_trusted(), trust_env=False) as transport:
+        answer = await transport.handle_async_request(request)
+        await answer.aclose()
+        return answer.status_code, answer.headers
 
 
 @functools.cache
@@ -159,8 +160,8 @@ def _trusted() -> ssl.SSLContext:
 async def ask(url: str) -> int:
     """GET an address that the server's own configuration names; return the status. ReceiverFailedError without one."""
     try:
-        async with asyncio.timeout(SECONDS), client() as http, http.stream("GET", url) as answer:
-            return answer.status_code
+        async with asyncio.timeout(SECONDS):
+            return (await _exchange(httpx.Request("GET", url, headers={"User-Agent": "central-command"})))[0]
     except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
         raise ReceiverFailedError(f"It does not answer ({type(error).__name__}).") from error
 

@@ -8,6 +8,7 @@ tell.
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,6 +123,11 @@ async def deliver(sender: Sender, claimed: Claimed) -> Attempt:
     async with sender.db.partner(claimed.partner_id) as scope:
         await notifications.record(scope, claimed.id, attempt, wait if error else None, last)
     return attempt
+
+
+def random_secret() -> bytes:
+    """Return what a new webhook's messages are signed by."""
+    return secrets.token_bytes(32)
 
 
 def wait_s(attempts: int, retry_after_s: int | None) -> float:

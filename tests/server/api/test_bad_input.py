@@ -290,6 +290,8 @@ async def known(device: Device) -> Known:
         "/api/v1/codes": {"rows": [{"site": "acme-clinic"}]},
         "/api/v1/sites/{site}/close": {"confirm": "acme-clinic"},
         "/api/v1/partners/{partner_id}/off-board": {"confirm": "acme"},
+        "/api/v1/channels": {"kind": "slack", "url": "https://example.org/hook"},
+        "/api/v1/platform/channels": {"kind": "slack", "url": "https://example.org/hook"},
     }
     callers = {"device": device.headers, "owner": owner.headers, "admin": admin.headers}
     return Known(device, callers, parts, bodies)
