@@ -26,7 +26,8 @@ from ccserver.errors import (
 )
 from ccserver.http import Caller, Endpoint, RequestLog, check_headers, note, problem, status_of, wants_page
 from ccserver.keys import KeyFile
-from ccserver.pages import account, dashboard, reference, session, trouble, welcome
+from ccserver.pages import account, overview, reference, session, trouble, welcome
+from ccserver.pages import sites as site_pages
 from ccserver.routes.agent import checkin, enrolment, incidents, log, plan, policy
 from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.agent import orders as order_routes
@@ -76,7 +77,8 @@ ENDPOINTS: list[Endpoint] = [
     *session.ENDPOINTS,
     *account.ENDPOINTS,
     *welcome.ENDPOINTS,
-    *dashboard.ENDPOINTS,
+    *overview.ENDPOINTS,
+    *site_pages.ENDPOINTS,
     *health_routes.ENDPOINTS,
     *partners.ENDPOINTS,
     *sites.ENDPOINTS,

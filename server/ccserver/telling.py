@@ -61,7 +61,7 @@ async def notice(scope: PlatformScope, rows: int) -> Swept:
     part = max(rows // 11, 1)
     done = await problems.notice_incidents(scope, part)
     done += await problems.follow_incidents(scope, part)
-    done += await problems.follow_appliances(scope, part, liveness.OFFLINE_AFTER)
+    done += await problems.follow_appliances(scope, part, liveness.OVERDUE_FOR)
     done += await problems.follow_evidence(scope, part)
     done += await problems.follow_server(scope, part)
     tells = (notifications.tell_opened, notifications.tell_escalated, notifications.tell_acknowledged)
