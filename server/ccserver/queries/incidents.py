@@ -376,3 +376,15 @@ def _columns(reports: Sequence[IncidentReport]) -> list[list[object]]:
         [report.epoch for report in reports],
         [report.revision for report in reports],
     ]
+
+
+async def seen(scope: SiteScope, incident_id: str, limit: int) -> str:
+    """Return what its appliance saw, scrubbed there, as indented JSON of at most `limit` letters; empty without it."""
+    found: str | None = await scope.conn.fetchval(
+        "SELECT left(jsonb_pretty(raw_data), $4) FROM incidents WHERE site_id = $1 AND partner_id = $2 AND id = $3",
+        scope.site_id,
+        scope.partner_id,
+        incident_id,
+        limit,
+    )
+    return found or ""
