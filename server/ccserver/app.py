@@ -27,7 +27,7 @@ from ccserver.errors import (
 from ccserver.http import Caller, Endpoint, RequestLog, check_headers, note, problem, status_of, wants_page
 from ccserver.keys import KeyFile
 from ccserver.pages import account, dashboard, reference, session, trouble, welcome
-from ccserver.routes.agent import checkin, enrolment, incidents, log, policy
+from ccserver.routes.agent import checkin, enrolment, incidents, log, plan, policy
 from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.agent import orders as order_routes
 from ccserver.routes.api import (
@@ -56,6 +56,7 @@ from ccserver.routes.api import (
 from ccserver.routes.api import health as health_routes
 from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
+from ccshared import notify
 
 _NOTICED_WITHIN_S = 10  # what began, changed or ended
 
@@ -66,6 +67,7 @@ ENDPOINTS: list[Endpoint] = [
     *key_routes.ENDPOINTS,
     *log.ENDPOINTS,
     *incidents.ENDPOINTS,
+    *plan.ENDPOINTS,
     *policy.ENDPOINTS,
     *order_routes.ENDPOINTS,
     *api_keys.ENDPOINTS,
@@ -112,7 +114,12 @@ def make(config: Config, database_url: str) -> Starlette:
             await restores.check(database, known)
             gc.freeze()
             ctx = context.make(database, key_file, config, known)
-            async with scrape.serving(config, ctx), _sweeping(config, ctx), restores.watching(database, known):
+            async with (
+                scrape.serving(config, ctx),
+                _sweeping(config, ctx),
+                restores.watching(database, known),
+                notify.ready(),
+            ):
                 yield {"context": ctx}
         finally:
             await database.close()
@@ -156,6 +163,7 @@ def routes() -> list[BaseRoute]:
 def _guarded(row: Endpoint) -> Any:
     async def endpoint(request: Request) -> Response:
         request.scope["cc.route"] = row.path
+        limiting.check_transport(request)
         check_headers(request)
         await _admit(request, row)
         if row.method != "GET" and not row.path.startswith("/agent/"):

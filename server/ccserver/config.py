@@ -20,6 +20,8 @@ _DATABASE = (
     "DATABASE_URL",
     "DATABASE_OWNER_URL",
     "DATABASE_DIRECT_URL",
+    "DATABASE_BACKUP_URL",
+    "DATABASE_ADMIN_URL",
     "DATABASE_POOL_MIN",
     "DATABASE_POOL_MAX",
 )
@@ -29,6 +31,8 @@ _OWN = (
     "CCSERVER_NAME",
     "CCSERVER_LISTEN",
     "CCSERVER_PUBLIC_URL",
+    "CCSERVER_TLS_CERT",
+    "CCSERVER_TLS_KEY",
     "CCSERVER_LOG_FORMAT",
     "CCSERVER_SWEEP_SECONDS",
     "CCSERVER_METRICS_LISTEN",
@@ -68,7 +72,9 @@ class Smtp:
 class Config:
     """How this server runs. `database_url` is None for the embedded database under `data_dir`.
 
+    `tls` names the certificate and its key; None where the server speaks plain http.
     `database_direct_url` goes past a pooler, for the lock of `migrate`; None where the owner's URL does that itself.
+    `database_backup_url`: the role that only reads, past row security. `database_admin_url`: who may make a database.
     `backup_window_days`: how old the oldest backup is that may be restored; appliances keep evidence twice as long.
     `appliance_quota_mib`: how much one appliance may store at once; an eighth of it comes back a day.
     `notify_allow`: addresses that are not public and may be told all the same, by plain http too.
@@ -92,16 +98,33 @@ class Config:
     trusted_proxies: tuple[Network, ...]
     metrics: tuple[str, int] | None
     metrics_asked: bool
+    database_backup_url: str | None = None
+    database_admin_url: str | None = None
     backup_window_days: int = 14
     appliance_quota_mib: int = 2048
     smtp: Smtp | None = None
     notify_allow: tuple[Network, ...] = ()
     deadman_url: str | None = field(default=None, repr=False)
+    tls: tuple[Path, Path] | None = None
 
     @property
     def secure(self) -> bool:
         """Whether people reach the server over TLS: cookies then say so."""
         return self.public_url.startswith("https://")
+
+    @property
+    def public_host(self) -> str:
+        """The host in the address where people reach the server."""
+        return urlsplit(self.public_url).hostname or ""
+
+    def check_transport(self) -> None:
+        """BadConfigError where the server would speak plain http to anybody but this host and the proxies listed."""
+        if self.tls is None and not self.trusted_proxies and not _is_loopback(self.host):
+            raise BadConfigError(
+                f"CCSERVER_LISTEN={_bracketed(self.host)}:{self.port} would speak plain http to everybody: give"
+                " --tls-cert and --tls-key, list the TLS proxy in front in CCSERVER_TRUSTED_PROXIES, or listen on"
+                " 127.0.0.1."
+            )
 
 
 def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
@@ -114,11 +137,14 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
     values = _with_files(environ)
     data_dir = Path(values.get("CCSERVER_DATA_DIR") or _default_data_dir(values))
     host, port = _listen("CCSERVER_LISTEN", values.get("CCSERVER_LISTEN") or "127.0.0.1:8440")
+    tls = _tls(values)
     pool_min = _integer(values, "DATABASE_POOL_MIN", 2, 1)
     return Config(
         database_url=values.get("DATABASE_URL") or None,
         database_owner_url=values.get("DATABASE_OWNER_URL") or None,
         database_direct_url=values.get("DATABASE_DIRECT_URL") or None,
+        database_backup_url=values.get("DATABASE_BACKUP_URL") or None,
+        database_admin_url=values.get("DATABASE_ADMIN_URL") or None,
         pool_min=pool_min,
         pool_max=_integer(values, "DATABASE_POOL_MAX", max(10, pool_min), pool_min),
         data_dir=data_dir,
@@ -126,7 +152,9 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         server_name=_server_name(values.get("CCSERVER_NAME") or DEFAULT_NAME),
         host=host,
         port=port,
-        public_url=_public_url(values.get("CCSERVER_PUBLIC_URL") or f"http://{_bracketed(host)}:{port}"),
+        public_url=_public_url(
+            values.get("CCSERVER_PUBLIC_URL") or f"http{'s' if tls else ''}://{_bracketed(host)}:{port}"
+        ),
         log_format=_log_format(values.get("CCSERVER_LOG_FORMAT") or "json"),
         keep=_terms(values),
         sweep_s=_integer(values, "CCSERVER_SWEEP_SECONDS", 60, 0),
@@ -139,6 +167,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         smtp=_smtp(values),
         notify_allow=_networks(values, "CCSERVER_NOTIFY_ALLOW"),
         deadman_url=_deadman(values.get("CCSERVER_DEADMAN_URL", "")),
+        tls=tls,
     )
 
 
@@ -282,11 +311,7 @@ def _metrics_listen(values: Mapping[str, str]) -> tuple[str, int] | None:
     if not text:
         return None
     host, port = _listen("CCSERVER_METRICS_LISTEN", text)
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and values.get("CCSERVER_METRICS_ANY_ADDRESS") != "yes":
+    if not _is_loopback(host) and values.get("CCSERVER_METRICS_ANY_ADDRESS") != "yes":
         raise BadConfigError(
             f"CCSERVER_METRICS_LISTEN={text!r}: metrics have no sign-in and are served on a loopback address;"
             " CCSERVER_METRICS_ANY_ADDRESS=yes allows another."
@@ -299,6 +324,22 @@ def _listen(name: str, text: str) -> tuple[str, int]:
     if match is None or int(match[3]) > 65535:
         raise BadConfigError(f"{name}={text!r}: an address and a port are needed, as in 127.0.0.1:8440.")
     return cast(str, match[1] or match[2]), int(match[3])
+
+
+def _tls(values: Mapping[str, str]) -> tuple[Path, Path] | None:
+    cert, key = values.get("CCSERVER_TLS_CERT"), values.get("CCSERVER_TLS_KEY")
+    if cert and key:
+        return Path(cert), Path(key)
+    if cert or key:
+        raise BadConfigError("CCSERVER_TLS_CERT and CCSERVER_TLS_KEY go together: name the certificate and its key.")
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _bracketed(host: str) -> str:

@@ -1,6 +1,7 @@
 """What the server's handlers share for as long as the process runs: the pool, the keys, the configuration."""
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from ccserver.limits import Buckets, Limits, Rate, Told
 from ccserver.marks import Marks
 from ccserver.metrics import Metrics
 from ccserver.scope import Database
-from ccshared.runbooks import Runbook
+from ccshared.runbooks import Runbook, digest
 
 # Batches between body and commit. Unbounded, 64 appliances at once take four times the memory at the same speed.
 _BATCHES = 8
@@ -69,8 +70,13 @@ def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Conte
         limits=Limits(config.rates),
         marks=marks,
         catalogue=runbooks,
-        catalogue_digest=catalogue.digest(runbooks),
+        catalogue_digest=_digest(runbooks),
     )
+
+
+def _digest(runbooks: Mapping[str, Runbook]) -> str:
+    """Return the hex SHA-256 over the digests of all runbooks, in order."""
+    return hashlib.sha256("".join(map(digest, runbooks.values())).encode()).hexdigest()
 
 
 def of(request: Request) -> Context:

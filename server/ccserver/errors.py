@@ -18,6 +18,14 @@ class CatalogueError(CentralCommandError):
     """The packaged catalogue of runbooks is not fit."""
 
 
+class CertificateError(CentralCommandError):
+    """The server's certificate cannot be used."""
+
+
+class PlainHttpError(CentralCommandError):
+    """Only over https, or through a proxy of this server's: what is sent here could be read on the way."""
+
+
 class DatabaseUnavailableError(CentralCommandError):
     """The database does not answer: is it running, and is DATABASE_URL right? Nothing was changed; try again."""
 
@@ -88,6 +96,10 @@ class RunbookUnknownError(NotFoundError):
 
 class PeopleOnlyError(CentralCommandError):
     """This runbook is for people: nothing of it runs by itself, and it cannot be ordered."""
+
+
+class RuleStateError(CentralCommandError):
+    """The rule is not where that can be decided of it."""
 
 
 class LastOwnerError(CentralCommandError):

@@ -45,13 +45,15 @@ class SigningKey:
 class ServerKeys:
     """A server's keys; the newest of each use signs.
 
-    `statements` (DSSE JSON) name each key that came after the first two, signed by the order key of before.
+    `statements` (DSSE JSON) name each key that came after the first two, signed by the order key of before. `former`
+    are master keys of before, newest first: they read what was written then (seals, backups) and prove nothing new.
     """
 
     server: str
     master: bytes
     signing: tuple[SigningKey, ...]
     statements: tuple[dict[str, Any], ...] = ()
+    former: tuple[bytes, ...] = ()
 
     @property
     def order(self) -> SigningKey:
@@ -80,7 +82,11 @@ class ServerKeys:
 
     def derive(self, purpose: str) -> bytes:
         """Return the 32-byte key for one purpose (HKDF-SHA256 from the master key)."""
-        return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(self.master)
+        return _derived(self.master, purpose)
+
+    def derive_all(self, purpose: str) -> list[bytes]:
+        """Return the key for one purpose, and those of former master keys after it, newest first."""
+        return [_derived(master, purpose) for master in (self.master, *self.former)]
 
     def cosign(self, checkpoint: str, witness_name: str, cosigned_at: int) -> str:
         """Return the receipt for a stored checkpoint: the same bytes whenever it is asked for."""
@@ -90,6 +96,10 @@ class ServerKeys:
     def envelope(self, payload_type: envelope.PayloadType, value: dict[str, Any]) -> dict[str, Any]:
         """Return DSSE JSON signed by the order key."""
         return envelope.sign(payload_type, value, self.order.seed, self.order.name).to_json()
+
+
+def _derived(master: bytes, purpose: str) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(master)
 
 
 class KeyFile:
@@ -143,6 +153,15 @@ def _mark(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def put_back(path: Path, data: bytes) -> ServerKeys:
+    """Write a key file that was kept elsewhere; BadConfigError when it is none, or one is there already."""
+    try:
+        _parse(json.loads(data))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise BadConfigError("What was kept is no whole key file. Nothing was written.") from error
+    return _write_new(path, data)
+
+
 def create(path: Path, server: str) -> ServerKeys:
     """Make a new server's key file; BadConfigError when one is there already or it cannot be written."""
     label = time.strftime("%Y", time.gmtime()) + "a"
@@ -151,10 +170,14 @@ def create(path: Path, server: str) -> ServerKeys:
         "master": secrets.token_hex(32),
         "keys": [{"use": use, "label": label, "seed": ed25519.new_seed().hex()} for use in _USES],
     }
+    return _write_new(path, json.dumps(made, indent=1).encode() + b"\n")
+
+
+def _write_new(path: Path, data: bytes) -> ServerKeys:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _new_file(path) as descriptor:
-            os.write(descriptor, json.dumps(made, indent=1).encode() + b"\n")
+            os.write(descriptor, data)
     except FileExistsError as error:
         raise BadConfigError(f"{path} is there already; a server's keys are never overwritten.") from error
     except OSError as error:
@@ -277,7 +300,8 @@ def _parse(data: Any) -> ServerKeys:
         if key["use"] in _USES
     )
     statements = tuple(dict(statement) for statement in data.get("statements", []))
-    keys = ServerKeys(server, bytes.fromhex(data["master"]), signing, statements)
+    former = tuple(bytes.fromhex(master) for master in data.get("former", []))
+    keys = ServerKeys(server, bytes.fromhex(data["master"]), signing, statements, former)
     if len(keys.master) != 32 or not keys.order.public_key or not keys.witness.public_key:
         raise ValueError("a key of another length")
     return keys

@@ -15,6 +15,8 @@ from ccserver.scope import SiteScope
 from ccserver.setting_levels import Effective
 from ccshared.settings import CATALOGUE, BadSettingError, Value
 
+NOTHING: dict[str, Any] = {"settings": [], "rules": [], "runbooks": []}  # before the first
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -40,6 +42,13 @@ async def content(scope: SiteScope, appliance_id: str, version: int) -> dict[str
         raise NotFoundError
     said: dict[str, Any] = orjson.loads(base64.b64decode(orjson.loads(envelope)["payload"]))
     return said
+
+
+async def compare(scope: SiteScope, appliance_id: str, version: int, against: int | None) -> list[Difference]:
+    """Return what differs between a version and another, or the one before it; NotFoundError where one is not there."""
+    after = await content(scope, appliance_id, version)
+    other = await policies.before(scope, appliance_id, version) if against is None else against
+    return differences(await content(scope, appliance_id, other) if other is not None else NOTHING, after)
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from random import uniform
 
-from ccserver import errors, liveness, self_verification, telling
+from ccserver import errors, liveness, promoting, self_verification, telling
 from ccserver.queries import notifications, problems
 from ccserver.queries import sweeps as queries
 from ccserver.retention import Swept, Terms
@@ -87,6 +87,20 @@ SWEEPS: tuple[Sweep, ...] = (
         _MINUTE,
     ),
     Sweep("orders", "orders whose time is over", lambda scope, rows, _: queries.expire_orders(scope, rows), _MINUTE),
+    Sweep(
+        "candidates",
+        "rules that repairs speak for, or no longer do",
+        lambda scope, rows, _: promoting.propose(scope, rows),
+        _MINUTE,
+        rows=100,
+    ),
+    Sweep(
+        "trials",
+        "learned rules, by how they fare",
+        lambda scope, rows, _: promoting.settle(scope, rows),
+        _MINUTE,
+        rows=100,
+    ),
     Sweep("sessions", "sessions that expired", lambda scope, rows, _: queries.drop_sessions(scope, rows)),
     Sweep(
         "idempotency_keys",

@@ -53,6 +53,7 @@ class Kind(StrEnum):
     HEARTBEAT = "heartbeat"
     KEY_ROTATION = "key_rotation"
     REDACTION = "redaction"
+    POLICY = "policy"
 
 
 class Clock(StrEnum):

@@ -99,6 +99,23 @@ async def test_settings_are_made_shown_compared_and_unmade(cli: CommandLine) -> 
     await cli.run("setting", "set", name, "9", "--partner", "nobody", code=1)
 
 
+async def test_a_setting_that_takes_a_text_is_made_on_the_host(cli: CommandLine) -> None:
+    await cli.run("setting", "set", "healing.mode", "heal", *AT)
+    await cli.run("setting", "set", "healing.mode", "stop", *OF)
+    assert "healing.mode = stop  (partner)" in await cli.run("setting", "show", *AT)
+    assert "one of stop, observe, heal" in await cli.refused("setting", "set", "healing.mode", "off", *AT)
+
+
+async def test_the_catalogue_of_runbooks_needs_no_database(cli: CommandLine, tmp_path: Path) -> None:
+    listed = {each["id"]: each for each in await cli.json("runbook", "list")}
+    assert await cli.json("runbook", "show", "run-backup") == listed["run-backup"]
+    assert "/usr/bin/systemctl start -- {unit}" in await cli.run("runbook", "show", "run-backup")
+    assert "There is no runbook none" in await cli.refused("runbook", "show", "none")
+    assert await cli.json("runbook", "lint") == {"troubles": []}
+    (tmp_path / "x.toml").write_text("id = 1")
+    assert (await cli.json("runbook", "lint", str(tmp_path), code=1))["troubles"][0].startswith("x.toml: ")
+
+
 async def test_waivers_orders_rules_and_incidents(cli: CommandLine) -> None:
     await cli.run("waiver", "create", "backup", *AT, "--reason", "moved", "--days", "3")
     (waiver,) = await cli.json("waiver", "list", *OF)

@@ -12,9 +12,15 @@ from ccserver.retention import Terms
 from ccshared import orders, runbooks
 from tests.devices import Device, Running
 from tests.operators import Operator, audited, type_of, with_key, with_session
+from tests.ordering import HIGH, LOW, PEOPLE, extended
 
 ORDERS = "sites/acme-clinic/orders"
-LOW, HIGH, PEOPLE = "restart-logging", "reboot", "encrypt"
+
+
+@pytest.fixture
+def settings(settings: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
+    extended(monkeypatch)
+    return settings
 
 
 def wanted(device: Device, runbook_id: str = LOW, **more: Any) -> dict[str, Any]:

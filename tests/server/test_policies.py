@@ -205,7 +205,7 @@ async def test_versions_are_listed_compared_and_their_settings_made_again(device
     second = await etag(device)
     listed = await owner.walk(box(device, "policies"))
     assert [each["version"] for each in listed] == [second, first]
-    compared = await owner.call("GET", box(device, f"policies/{second}/differences?since={first}"))
+    compared = await owner.call("GET", box(device, f"policies/{second}/differences"))
     changed = {each["part"]: (each["before"], each["after"]) for each in compared.json()}
     assert (changed["mode"], changed[f"settings.{HOURS}"]) == (("observe", "heal"), (24, 30))
     assert changed.keys() == {"mode", "window", f"settings.{HOURS}"}
@@ -231,7 +231,7 @@ async def test_another_partners_policies_are_not_there(device: Device) -> None:
     stranger = await with_key(device.server, "owner", "zeta")
     for site in ("acme-clinic", "zeta-one"):
         place = f"sites/{site}/appliances/{device.appliance_id}/policies"
-        for path in ("", f"/{version}", f"/{version}/differences?since={version}"):
+        for path in ("", f"/{version}", f"/{version}/differences?against={version}"):
             assert (await stranger.call("GET", place + path)).status_code == 404
         assert (await stranger.call("POST", f"{place}/{version}/restore")).status_code == 404
 

@@ -108,6 +108,7 @@ async def _show(request: Request, partner_id: str) -> Response:
         "first": (page - 1) * SITES_PER_PAGE + 1,
         "more": rows.more,
         "now": now,
+        "public_url": ctx.config.public_url,
     }
     return render.page(request, "dashboard.html", values)
 

@@ -63,6 +63,21 @@ async def envelope(scope: ApplianceScope | SiteScope, appliance_id: str, version
     return zlib.decompress(found) if found is not None else None
 
 
+async def before(scope: SiteScope, appliance_id: str, version: int) -> int | None:
+    """Return the version that was in force before another."""
+    found: int | None = await scope.conn.fetchval(
+        """
+        SELECT max(version) FROM policies
+        WHERE site_id = $1 AND partner_id = $2 AND appliance_id = $3 AND version < $4
+        """,
+        scope.site_id,
+        scope.partner_id,
+        appliance_id,
+        version,
+    )
+    return found
+
+
 async def newest(scope: SiteScope, appliance_id: str, page: Page) -> list[Version]:
     """Return a page of an appliance's versions, the newest first."""
     rows = await scope.conn.fetch(

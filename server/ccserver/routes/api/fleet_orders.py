@@ -13,7 +13,7 @@ from ccserver import auth, context, fleets, ordering
 from ccserver.errors import BadBodyError, NotFoundError
 from ccserver.fleets import Means
 from ccserver.http import Caller, Endpoint, path_id, read, read_query, reply_value
-from ccserver.listing import MAX_LIMIT, Listing, ListQuery
+from ccserver.listing import MAX_LIMIT, MAX_OFFSET, Listing, ListQuery
 from ccserver.ordering import LIFE_S, Wanted
 from ccserver.queries import fleet_orders
 from ccserver.queries.fleet_orders import FleetOrder, MemberState, Progress, Target
@@ -42,7 +42,7 @@ class MemberQuery(Message):
     """Which of the appliances, in their turns."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
-    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
 
 
 @dataclass(frozen=True)

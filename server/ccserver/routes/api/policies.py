@@ -27,9 +27,9 @@ class PolicyContent:
 
 
 class DifferenceQuery(Message):
-    """The version that another one is compared with."""
+    """The version that another one is compared with: the one before it, unless said."""
 
-    since: Annotated[int, Field(ge=0, lt=2**53)]
+    against: Annotated[int, Field(ge=0, lt=2**53)] | None = None
 
 
 async def list_versions(request: Request) -> Response:
@@ -57,13 +57,12 @@ async def show(request: Request) -> Response:
 
 
 async def compare(request: Request) -> Response:
-    """List the parts in which a version differs from the one of `since`."""
+    """List the parts in which a version differs from another, or from the one before it."""
     appliance_id, version = path_id(request, "appliance"), _version(request)
     asked = read_query(request, DifferenceQuery)
     async with auth.site_scope(request) as scope:
-        before = await policy_versions.content(scope, appliance_id, asked.since)
-        after = await policy_versions.content(scope, appliance_id, version)
-    return reply_value(list[Difference], policy_versions.differences(before, after))
+        found = await policy_versions.compare(scope, appliance_id, version, asked.against)
+    return reply_value(list[Difference], found)
 
 
 async def restore(request: Request) -> Response:
