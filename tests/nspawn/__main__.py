@@ -281,8 +281,8 @@ def purge(machine: Container, _ca: Authority) -> None:
 
 
 STEPS: tuple[Callable[[Container, Authority], None], ...] = (
-    install, run_unprivileged, read_units, serve, refuse, enrol, be_helped, renew, survive_kill, survive_reboot, be_watched,
-    remove, purge,
+    install, run_unprivileged, read_units, serve, refuse, enrol, be_helped, renew,
+    survive_kill, survive_reboot, be_watched, remove, purge,
 )  # fmt: skip
 
 
