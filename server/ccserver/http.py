@@ -80,6 +80,8 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.BadQueryError: (422, "query-invalid"),
     errors.BadCursorError: (422, "cursor-invalid"),
     errors.SettingUnknownError: (422, "setting-unknown"),
+    errors.AddressRefusedError: (422, "address-refused"),
+    errors.MailNotSetUpError: (409, "mail-not-set-up"),
     errors.MethodNotAllowedError: (405, "method-not-allowed"),
     errors.SecondFactorNeededError: (403, "second-factor-needed"),
     errors.PreconditionNeededError: (428, "precondition-needed"),

@@ -153,6 +153,15 @@ def _mark(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def put_back(path: Path, data: bytes) -> ServerKeys:
+    """Write a key file that was kept elsewhere; BadConfigError when it is none, or one is there already."""
+    try:
+        _parse(json.loads(data))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise BadConfigError("What was kept is no whole key file. Nothing was written.") from error
+    return _write_new(path, data)
+
+
 def create(path: Path, server: str) -> ServerKeys:
     """Make a new server's key file; BadConfigError when one is there already or it cannot be written."""
     label = time.strftime("%Y", time.gmtime()) + "a"
@@ -161,10 +170,14 @@ def create(path: Path, server: str) -> ServerKeys:
         "master": secrets.token_hex(32),
         "keys": [{"use": use, "label": label, "seed": ed25519.new_seed().hex()} for use in _USES],
     }
+    return _write_new(path, json.dumps(made, indent=1).encode() + b"\n")
+
+
+def _write_new(path: Path, data: bytes) -> ServerKeys:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _new_file(path) as descriptor:
-            os.write(descriptor, json.dumps(made, indent=1).encode() + b"\n")
+            os.write(descriptor, data)
     except FileExistsError as error:
         raise BadConfigError(f"{path} is there already; a server's keys are never overwritten.") from error
     except OSError as error:

@@ -195,6 +195,18 @@ def test_ids_are_forgotten_when_their_time_is_over_and_not_before(tmp_path: Path
         assert journal.outcome(tx, "order", "a") is None
 
 
+def test_what_steps_said_is_kept_of_the_newest_and_the_end_of_all(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal.create(path)
+    with journal.open_journal(path) as tx:
+        for number in range(journal.STEPS_KEPT + 2):
+            run = Run("order", str(number), "test", "", 10**15)
+            assert journal.begin(tx, run)
+            journal.finish(tx, run, {"status": "failed", "reason": "", "steps": [{"output": "x"}]})
+        told = [journal.outcome(tx, "order", str(number)) or {} for number in (0, 1, journal.STEPS_KEPT)]
+    assert [(one["status"], len(one["steps"])) for one in told] == [("failed", 0), ("failed", 1), ("failed", 1)]
+
+
 def test_an_order_and_a_repair_of_one_id_are_two(helper: RootHelper) -> None:
     request = helper.order(helper.mark(), id="1-2")
     helper.ask(**helper.repair(helper.mark(), id="1-2"))  # an agent that would use up the id of an order to come

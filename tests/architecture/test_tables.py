@@ -40,6 +40,9 @@ WORDS: dict[str, type[StrEnum]] = {
     "fleet_orders_status_known": vocabulary.FleetStatus,
     "notification_channels_kind_known": vocabulary.ChannelKind,
     "notification_channels_min_severity_known": vocabulary.Severity,
+    "problems_kind_known": vocabulary.ProblemKind,
+    "problems_severity_known": vocabulary.Severity,
+    "notifications_event_known": vocabulary.NotificationEvent,
 }
 TENANTS = sorted(tables.SITE_TABLES | tables.PARTNER_TABLES)
 

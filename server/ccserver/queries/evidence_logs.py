@@ -185,7 +185,9 @@ async def all_of_site(scope: SiteScope) -> list[Log]:
     return [_log(row) for row in rows]
 
 
-async def newest_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[tuple[str, int], Log]:
+async def newest_of_sites(
+    scope: PartnerScope | SiteScope, site_ids: Sequence[str], limit: int
+) -> dict[tuple[str, int], Log]:
     """Return by (site, log id) the `limit` logs of each site that grew last: the newest `limit` entries are in them."""
     rows = await scope.conn.fetch(
         """

@@ -145,7 +145,7 @@ async def revisions(scope: ApplianceScope, ids: Sequence[str]) -> dict[str, Inci
 
 
 async def list_open_of_sites(
-    scope: PartnerScope, site_ids: Sequence[str], limit: int
+    scope: PartnerScope | SiteScope, site_ids: Sequence[str], limit: int
 ) -> dict[str, tuple[int, list[Incident]]]:
     """Return, by site, how many incidents are open and the newest `limit` of them, newest first."""
     rows = await scope.conn.fetch(

@@ -302,6 +302,8 @@ async def known(device: Device) -> Known:
         "/agent/v1/orders/{order}/result": {"status": "succeeded"},
         "/api/v1/sites/{site}/close": {"confirm": "acme-clinic"},
         "/api/v1/partners/{partner_id}/off-board": {"confirm": "acme"},
+        "/api/v1/channels": {"kind": "slack", "url": "https://example.org/hook"},
+        "/api/v1/platform/channels": {"kind": "slack", "url": "https://example.org/hook"},
     }
     callers = {"device": device.headers, "owner": owner.headers, "admin": admin.headers}
     return Known(device, callers, parts, bodies)
