@@ -54,6 +54,8 @@ def command(call: Call, server_url: str | None, code_file: Path | None, ca_file:
         known = asyncio.run(enrolment.enroll(call.places, server, code, hostname, replace=replace))
     except (EnrolmentError, IdentityUnusableError, ScrubKeyError, RequestError) as error:
         raise click.ClickException(str(error)) from error
+    finally:
+        identity.give_to_owner(call.places)
     click.echo(f"enrolled at {known.server} as appliance {known.appliance_id} of site {known.site_id}")
     click.echo(f"device key {key.fingerprint}")
     if os.geteuid() == 0:
