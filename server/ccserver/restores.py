@@ -1,7 +1,8 @@
 """Whether the database was put back from an older copy: then a new generation begins, and each log proves itself anew.
 
 In a generation, a log that was there before is cosigned further only once its appliance has shown the newest receipt it
-holds: the log may have been longer than the restored row says.
+holds: the log may have been longer than the restored row says. Policies are made anew, or an appliance that had a later
+one than the database knows of would not hear what is set now, a stop least of all.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator
 
 from ccserver.errors import DatabaseUnavailableError
 from ccserver.marks import Marks, save
-from ccserver.queries import witness_marks
+from ccserver.queries import appliances, witness_marks
 from ccserver.scope import Database
 
 _log = logging.getLogger("ccserver")
@@ -31,6 +32,9 @@ async def check(database: Database, marks: Marks) -> None:
                 " Each appliance fills up its logs again, and shows its newest receipt before one is cosigned further"
             )
         marks.known = max(marks.known, begun or await witness_marks.mark(conn))
+    if begun is not None:
+        async with database.platform() as scope:
+            await appliances.forget_policies(scope)
     await asyncio.to_thread(save, marks)
 
 

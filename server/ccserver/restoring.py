@@ -24,7 +24,7 @@ from ccserver.age import Identity
 from ccserver.archive import BEGIN, MAC, MANIFEST, BackupBrokenError, Begin, Manifest, Part
 from ccserver.errors import BadConfigError, CentralCommandError
 from ccserver.keys import ServerKeys
-from ccserver.queries import audit_log, backups, log_verifications, witness_marks
+from ccserver.queries import appliances, audit_log, backups, log_verifications, witness_marks
 from ccserver.queries.log_verifications import Pass
 from ccserver.scope import PlatformScope, platform_on
 from ccshared import merkle, notes
@@ -114,7 +114,9 @@ async def begin_generation(conn: "Connection", known: int) -> None:
 
 
 async def keep_mark(conn: "Connection", key_file: Path) -> None:
-    """Carry the generation past the mark beside the key file, and write that mark anew."""
+    """Carry the generation past the mark beside the key file, write that mark anew, and have policies made anew."""
+    async with platform_on(conn) as scope:
+        await appliances.forget_policies(scope)
     known = marks.load(key_file)
     if known.known > await witness_marks.mark(conn):
         await begin_generation(conn, known.known)

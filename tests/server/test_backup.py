@@ -150,6 +150,16 @@ async def test_a_new_generation_of_the_witness_begins_beyond_every_known_mark(
     assert after["mark"] > 123456789
 
 
+async def test_a_policy_that_was_made_before_is_made_anew_for_an_appliance_that_may_have_a_later_one(
+    host: Host, tmp_path: Path, elsewhere: Host, device: Device
+) -> None:
+    assert (await device.call("GET", "policy")).status_code == 200
+    await host.run("backup", "-o", str(tmp_path / "later"))
+    await elsewhere.run("restore", str(tmp_path / "later"), "--yes")
+    found = await rows(elsewhere.urls, "SELECT DISTINCT policy_version, policy_basis FROM appliances")
+    assert [tuple(row) for row in found] == [(None, None)]
+
+
 async def test_the_restore_stands_in_the_audit_log_and_nobody_is_signed_in(copy: Path, elsewhere: Host) -> None:
     await elsewhere.run("restore", str(copy), "--yes")
     (last,) = await rows(

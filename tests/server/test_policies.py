@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ccserver import keys, policy_making
+from ccserver import keys, marks, policy_making, restores
 from ccserver.config import Config
 from ccshared import policy
 from ccshared.policy import Policy
@@ -187,6 +187,24 @@ async def test_a_policy_that_cannot_be_made_undoes_no_check_in(device: Device) -
     assert await etag(device) == before
     async with device.server.db.platform() as scope:
         assert await scope.conn.fetchval("SELECT last_checkin FROM appliances") is not None
+
+
+async def test_after_the_database_was_put_back_each_appliance_gets_a_policy_newer_than_any_it_had(
+    device: Device, settings: Config
+) -> None:
+    owner, site = await with_key(device.server, "owner"), "sites/acme-clinic/settings"
+    await put(owner, site, "healing.mode", "stop")
+    backup = await fetched(device)
+    await put(owner, site, "healing.mode", "heal")
+    newest = await fetched(device)
+    async with device.server.db.platform() as scope:  # back to when it said stop
+        await scope.conn.execute("UPDATE settings SET value = '\"stop\"' WHERE name = 'healing.mode'")
+        await scope.conn.execute("UPDATE appliances SET policy_version = $1", backup.version)
+    known = marks.load(settings.key_file)
+    known.known = 1 << 40
+    await restores.check(device.server.db, known)
+    assert await etag(device) > newest.version
+    assert ((await fetched(device)).mode, (await fetched(device)).settings) == ("stop", backup.settings)
 
 
 async def test_two_at_once_make_one_version(device: Device) -> None:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from ccserver.listing import Page
-from ccserver.scope import ApplianceScope, CredentialScope, PartnerScope, SiteScope
+from ccserver.scope import ApplianceScope, CredentialScope, PartnerScope, PlatformScope, SiteScope
 from ccserver.tokens import Device
 from ccshared.messages import Checkin
 
@@ -383,6 +383,13 @@ async def keep_policy(scope: SiteScope, appliance_id: str, version: int, basis: 
         appliance_id,
         version,
         basis,
+    )
+
+
+async def forget_policies(scope: PlatformScope) -> None:
+    """Have every appliance's policy made anew, as a version of its own: it may have later ones than are known here."""
+    await scope.conn.execute(
+        "UPDATE appliances SET policy_version = NULL, policy_basis = NULL WHERE policy_version IS NOT NULL"
     )
 
 
