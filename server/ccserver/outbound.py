@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 _MAX_URL = 2000
 _TRIED = 3  # addresses of a name
+_RESOLVERS = 8
 # Public by its number, and the metadata and agent address inside of Azure.
 _METADATA = frozenset({ipaddress.ip_address("168.63.129.16")})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -94,14 +96,21 @@ def _refuse_unless_public(address: _Address, scheme: str, allow: Sequence[Networ
 async def resolved(url: httpx.URL, allow: Sequence[Network]) -> list[str]:
     """Return the addresses that a URL's name has, all of them fit to be told; AddressRefusedError when one is not."""
     port = url.port or (443 if url.scheme == "https" else 80)
+    look = functools.partial(socket.getaddrinfo, url.host, port, type=socket.SOCK_STREAM)
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(_resolvers(), look)
     except (OSError, UnicodeError) as error:
         raise ReceiverFailedError("The name of the receiver does not resolve.") from error
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
     for address in addresses:
         _refuse_unless_public(ipaddress.ip_address(address), url.scheme, allow)
     return addresses[:_TRIED]
+
+
+@functools.cache
+def _resolvers() -> ThreadPoolExecutor:
+    """Return threads of their own for names: whose name servers never answer holds up nobody who signs in."""
+    return ThreadPoolExecutor(_RESOLVERS, "resolver")
 
 
 async def post(url: str, body: bytes, headers: Mapping[str, str], allow: Sequence[Network]) -> Answer:

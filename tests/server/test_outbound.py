@@ -1,7 +1,10 @@
 """Addresses that people type in: nothing that is not public is reached, whatever it is written like or resolves to."""
 
+import asyncio
 import ipaddress
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -12,6 +15,7 @@ from ccserver.limits import Network
 from tests.receivers import http_receiver
 
 HERE: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.1/32"),)
+BOTH: tuple[Network, ...] = (*HERE, ipaddress.ip_network("::1/128"))
 ELSEWHERE: tuple[Network, ...] = (ipaddress.ip_network("192.0.2.7/32"),)
 INSIDE = [
     "127.0.0.1",
@@ -134,3 +138,16 @@ def test_what_is_no_https_address_is_refused(url: str) -> None:
 @pytest.mark.parametrize("host", ["93.184.216.34", "[2606:2800:220:1::1]", "example.org"])
 def test_a_public_address_is_taken(host: str) -> None:
     assert outbound.checked(f"https://{host}/hook", ()) == host.strip("[]")
+
+
+async def test_names_are_resolved_apart_from_what_checks_passwords() -> None:
+    busy, free = ThreadPoolExecutor(1), threading.Event()
+    asyncio.get_running_loop().set_default_executor(busy)
+    held = asyncio.create_task(asyncio.to_thread(free.wait, 30))
+    await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(10):
+            assert await outbound.resolved(httpx.URL("https://localhost/"), BOTH)
+    finally:
+        free.set()
+        await held
