@@ -10,7 +10,7 @@ import pytest
 from ccserver import catalogue, fleets
 from ccserver.config import Config
 from ccserver.fleets import Means
-from ccserver.queries import orders
+from ccserver.queries import fleet_orders, orders
 from ccserver.queries.orders import Answer
 from ccserver.scope import open_pool
 from tests.devices import Device, Running
@@ -228,6 +228,17 @@ async def test_a_round_carries_on_what_no_result_did(server: Running) -> None:
         await scope.conn.execute("UPDATE orders SET status = 'expired'")
     means = Means(server.keys, catalogue.load())
     assert [await fleets.advance_every(server.db, means) for _ in range(2)] == [1, 0]
+
+
+async def test_one_partner_with_many_of_them_keeps_no_other_from_a_round(server: Running) -> None:
+    await add(server, 1)
+    first = [await begun(server) for _ in range(3)]
+    await server.add_site("zeta", "zeta-one")
+    async with server.db.platform() as scope:
+        await scope.conn.execute(ADD.replace("'acme'", "'zeta'"), "zeta-one", 1)
+    other = await begun(server, await with_key(server, "technician", "zeta"))
+    async with server.db.platform() as scope:
+        assert [each.id for each in await fleet_orders.list_running(scope, 2)] == [first[0], other]
 
 
 async def stop(server: Running, level: str, target: str, partner: str = "acme") -> None:

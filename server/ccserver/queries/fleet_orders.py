@@ -387,8 +387,16 @@ async def finish(scope: PartnerScope, fleet_order_id: str, status: str) -> None:
 
 
 async def list_running(scope: PlatformScope, limit: int) -> list[Running]:
-    """Return what goes on by itself, of all partners, the oldest first."""
+    """Return what goes on by itself: the oldest of each partner, then the next of each, so that none is left out."""
     rows = await scope.conn.fetch(
-        "SELECT partner_id, id FROM fleet_orders WHERE status = 'running' ORDER BY created_at, id LIMIT $1", limit
+        """
+        SELECT partner_id, id
+        FROM (SELECT partner_id, id, created_at,
+                     row_number() OVER (PARTITION BY partner_id ORDER BY created_at, id) AS place
+              FROM fleet_orders WHERE status = 'running') AS placed
+        ORDER BY place, created_at, id
+        LIMIT $1
+        """,
+        limit,
     )
     return [Running(**row) for row in rows]
