@@ -19,6 +19,7 @@ from ccshared.runbooks import Runbook, digest
 
 # Batches between body and commit. Unbounded, 64 appliances at once take four times the memory at the same speed.
 _BATCHES = 8
+SEAL_PURPOSE = "cc seal v1"  # what the key of sealed columns is derived for
 _TOLD = Rate(1 / 600, 5)  # failed sign-ins of one account that the audit log tells one by one
 _EXPORTS = 2  # each packs on a core
 _PASSWORDS = 2  # argon2 takes 64 MiB each
@@ -65,7 +66,7 @@ def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Conte
         token_key=keys.derive("cc access token v1"),
         nonce_key=keys.derive("cc nonce v1"),
         cursor_key=keys.derive("cc cursor v1"),
-        seal_key=keys.derive("cc seal v1"),
+        seal_key=keys.derive(SEAL_PURPOSE),
         ticket_key=keys.derive("cc sign-in ticket v1"),
         limits=Limits(config.rates),
         marks=marks,
