@@ -27,6 +27,8 @@ from ccserver.errors import (
 from ccserver.http import Caller, Endpoint, RequestLog, check_headers, note, problem, status_of, wants_page
 from ccserver.keys import KeyFile
 from ccserver.pages import account, overview, reference, session, trouble, welcome
+from ccserver.pages import appliances as appliance_pages
+from ccserver.pages import incidents as incident_pages
 from ccserver.pages import sites as site_pages
 from ccserver.routes.agent import checkin, enrolment, incidents, log, plan, policy
 from ccserver.routes.agent import keys as key_routes
@@ -79,6 +81,8 @@ ENDPOINTS: list[Endpoint] = [
     *welcome.ENDPOINTS,
     *overview.ENDPOINTS,
     *site_pages.ENDPOINTS,
+    *appliance_pages.ENDPOINTS,
+    *incident_pages.ENDPOINTS,
     *health_routes.ENDPOINTS,
     *partners.ENDPOINTS,
     *sites.ENDPOINTS,

@@ -138,6 +138,19 @@ async def site_scope(request: Request) -> AsyncIterator[SiteScope]:
         yield scope
 
 
+@asynccontextmanager
+async def scope_asked(request: Request, site_id: str | None) -> AsyncIterator[PartnerScope | SiteScope]:
+    """Open the partner's scope, or that of the site that the query names; NotFoundError when it is not theirs."""
+    async with partner_scope(request) as partner:
+        if site_id is None:
+            yield partner
+            return
+        if await sites.find(partner, site_id) is None:
+            raise NotFoundError
+    async with context.of(request).db.site(partner.partner_id, site_id) as site:
+        yield site
+
+
 def device(request: Request) -> tokens.Device:
     """Return the appliance that a request's bearer token names; TokenInvalidError without a good one."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")

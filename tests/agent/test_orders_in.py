@@ -28,7 +28,7 @@ from ccagent.places import Places
 from ccagent.policy import InForce
 from ccagent.queue import Epoch, HeldReceipt
 from ccagent.store import Store
-from ccshared import ed25519
+from ccshared import ed25519, notes
 from ccshared.messages import ServerKey
 from ccshared.orders import SignedOrder
 from ccshared.runbooks import Runbook
@@ -43,7 +43,7 @@ from tests.agent.directing import (
     sign_policy,
 )
 from tests.agent.root_helper import RootHelper
-from tests.agent.witness_app import APPLIANCE, SERVER, SITE, Witness, running
+from tests.agent.witness_app import APPLIANCE, SERVER, SITE, Log, Witness, running
 
 EPOCH = "1-0a0b0c0d"
 
@@ -56,7 +56,7 @@ class Appliance:
         self.places = Places(folder / "state")
         self.store = Store.open(self.places)
         self.watch = ClockWatch()
-        device = server.known_device()
+        self.device = device = server.known_device()
         keys = [ServerKey.model_validate(key) for key in server.server_keys()]
         known = Identity(
             server=SERVER,
@@ -101,7 +101,11 @@ class Appliance:
         epoch = Epoch(EPOCH, f"{SERVER}/log/{APPLIANCE}/{EPOCH}", "ab" * 32, 1)
         self.store.write_now(queue.open_epoch, epoch, evidence.genesis(self.watch.stamp(), began))
         if cosigned_at_s is not None:
-            self.store.write_now(queue.acknowledge, EPOCH, HeldReceipt(1, "a receipt", cosigned_at_s, 1))
+            line = self.store.read(queue.lines, EPOCH, 0, 1, 10**6)[0]
+            checkpoint = notes.Checkpoint(epoch.origin, 1, self.store.read(queue.root_at, EPOCH, 1))
+            held = self.server.cosign(notes.sign_checkpoint(checkpoint, self.device.seed))
+            self.server.logs[EPOCH] = Log(self.server.device_key, epoch.origin, [line], held)
+            self.store.write_now(queue.acknowledge, EPOCH, HeldReceipt(1, held, cosigned_at_s, 1))
 
     async def attend(self) -> None:
         await orders_in.attend(self.orders)
@@ -277,6 +281,7 @@ async def test_an_order_is_kept_back_until_the_log_has_a_receipt(tmp_path: Path,
         made = Appliance(tmp_path, server, helper)
         made.begin_log(None)
         with contextlib.closing(made.store):
+            made.store.write_now(order_clock.hold, made.watch.boot(), now_ms())
             async with made.client:
                 give_order(server, order_of(made.book))
                 await made.attend()
@@ -290,6 +295,26 @@ async def test_an_order_issued_later_than_anything_signed_waits(appliance: Appli
     await appliance.attend()
     assert appliance.server.order_status == {}
     assert appliance.helper.lines() == []
+
+
+@pytest.mark.parametrize("how", ["ahead", "other", "stranger", "double"])
+async def test_nothing_runs_while_the_server_holds_entries_that_were_not_made_here(
+    appliance: Appliance, how: str
+) -> None:
+    """A store put back from a copy, or a clone: the upload finds it out, and until then orders wait."""
+    held = appliance.server.logs[EPOCH]
+    if how == "ahead":
+        held.lines.append(held.lines[0])
+    elif how == "other":
+        wrong = notes.Checkpoint(held.origin, 1, b"\x07" * 32)
+        held.receipt = appliance.server.cosign(notes.sign_checkpoint(wrong, appliance.device.seed))
+    else:
+        number = {"stranger": 2, "double": 1}[how]
+        appliance.server.logs[f"{number}-0badc0de"] = Log(held.key, held.origin, held.lines, held.receipt)
+    give_order(appliance.server, order_of(appliance.book))
+    await appliance.attend()
+    assert appliance.helper.lines() == []
+    assert appliance.server.order_status == {}
 
 
 async def test_a_cancellation_is_heard_at_the_latest_when_it_is_acknowledged(appliance: Appliance) -> None:

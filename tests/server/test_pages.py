@@ -172,7 +172,7 @@ async def test_every_page_forbids_whatever_it_does_not_need(owner: httpx.AsyncCl
 
 async def test_the_line_that_installs_holds_no_code(owner: httpx.AsyncClient) -> None:
     """A code in an address or on a command line is readable for every user of the appliance, and for proxies."""
-    lines = re.findall(r"<pre>(.*cc-agent enroll.*)</pre>", (await owner.get("/")).text)
+    lines = re.findall(r"<pre>(.*cc-agent enroll.*)</pre>", (await owner.get("/sites/acme-clinic")).text)
     assert lines
     assert all(re.fullmatch(r"sudo cc-agent enroll --server-url http://127\.0\.0\.1:\d+", line) for line in lines)
 

@@ -73,7 +73,7 @@ async def _show_to_partner(request: Request, person: Principal) -> Response:
 
 async def _show(request: Request, partner_id: str) -> Response:
     """Show a partner whom this person may see."""
-    asked, now, auditor = read_query(request, OverviewQuery), datetime.now(UTC), auth.auditor_id(request)
+    asked, now, auditor = read_query(request, OverviewQuery, of_form=True), datetime.now(UTC), auth.auditor_id(request)
     async with context.of(request).db.partner(partner_id) as scope:
         partner, rows = await read(scope, now, auditor)
     if auditor is not None and not rows:

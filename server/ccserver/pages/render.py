@@ -36,6 +36,7 @@ def _environment() -> jinja2.Environment:
         auto_reload=False,
     )
     made.filters |= {"ago": wording.ago, "span": wording.span, "utc": wording.utc, "iso": wording.iso}
+    made.filters["milliseconds"] = wording.milliseconds
     made.globals["css_version"] = _digest("app.css")
     return made
 

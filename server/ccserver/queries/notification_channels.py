@@ -102,18 +102,17 @@ async def update(scope: PartnerScope, channel_id: str, revision: int, draft: Dra
     return Channel(**row) if row else None
 
 
-async def snooze(scope: PartnerScope, channel_id: str, revision: int, until: datetime | None) -> Channel | None:
-    """Tell nothing by a channel until then, or from now on again; None when it is not there at this revision."""
+async def snooze(scope: PartnerScope, channel_id: str, until: datetime | None) -> Channel | None:
+    """Tell nothing by a channel until then, or from now on again; None without such a channel."""
     row = await scope.conn.fetchrow(
         """
-        UPDATE notification_channels SET snoozed_until = $4, revision = revision + 1
-        WHERE partner_id = $1 AND id = $2 AND revision = $3
+        UPDATE notification_channels SET snoozed_until = $3, revision = revision + 1
+        WHERE partner_id = $1 AND id = $2
         RETURNING id, kind, name, target_hint AS target, min_severity, site_ids, grace_s, resend_s, resend_max,
                   created_at, snoozed_until, disabled_at, revision
         """,
         scope.partner_id,
         channel_id,
-        revision,
         until,
     )
     return Channel(**row) if row else None

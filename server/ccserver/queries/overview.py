@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from ccserver.compliance import FRESH_FOR, Score
 from ccserver.liveness import ONLINE_FOR, OVERDUE_FOR
 from ccserver.scope import PartnerScope
 from ccshared.vocabulary import Family
+
+_FAMILIES = [str(family) for family in Family]
+_MOMENTS = ("closed_at", "as_of", "last_run", "waiting_since", "waiting_as_of")
 
 
 @dataclass(frozen=True)
@@ -59,97 +63,71 @@ async def sites(scope: PartnerScope, now: datetime, auditor_id: str | None = Non
     """Return a row for every site of the partner, or for those that an auditor may read, by name."""
     rows = await scope.conn.fetch(
         """
-        WITH site AS MATERIALIZED (
-            SELECT s.id, s.name, s.closed_at
-            FROM sites s
-            WHERE s.partner_id = $1
-              AND ($2::text IS NULL
-                   OR EXISTS (SELECT FROM user_sites u
-                              WHERE u.partner_id = $1 AND u.site_id = s.id AND u.user_id = $2))
-        ), box AS MATERIALIZED (
+        WITH box AS MATERIALIZED (
             SELECT site_id, id, last_checkin, waiting,
                    oldest_at - coalesce(clock_offset_ms, 0) * interval '1 millisecond' AS since
-            FROM appliances
-            WHERE partner_id = $1 AND revoked_at IS NULL
+            FROM appliances WHERE partner_id = $1 AND revoked_at IS NULL
         ), boxes AS (
-            SELECT site_id, count(*) AS appliances,
-                   count(*) FILTER (WHERE last_checkin > $3) AS online,
+            SELECT site_id, count(*) FILTER (WHERE last_checkin > $3) AS online,
                    count(*) FILTER (WHERE last_checkin <= $3 AND last_checkin > $4) AS overdue,
                    count(*) FILTER (WHERE last_checkin <= $4) AS offline,
-                   count(*) FILTER (WHERE last_checkin IS NULL) AS never,
-                   coalesce(sum(waiting), 0)::bigint AS waiting,
+                   count(*) FILTER (WHERE last_checkin IS NULL) AS never, sum(waiting)::bigint AS waiting,
                    min(since) FILTER (WHERE waiting > 0 AND since <= last_checkin) AS waiting_since,
                    min(last_checkin) FILTER (WHERE waiting > 0) AS waiting_as_of
-            FROM box
-            GROUP BY site_id
+            FROM box GROUP BY site_id
         ), waived AS MATERIALIZED (
-            SELECT DISTINCT site_id, check_id, host_id
-            FROM waivers
+            SELECT DISTINCT site_id, check_id, host_id FROM waivers
             WHERE partner_id = $1 AND revoked_at IS NULL AND expires_at > $5
         ), state AS (
-            SELECT c.site_id, c.appliance_id, c.check_id, c.seen_at, c.seen_at > $6 AS fresh,
-                   CASE WHEN c.seen_at > $6 THEN c.status ELSE 'unknown' END AS status,
-                   every_host.site_id IS NOT NULL OR one_host.site_id IS NOT NULL AS waived
-            FROM check_states c
-            JOIN box ON box.site_id = c.site_id AND box.id = c.appliance_id
-            LEFT JOIN waived every_host
-              ON every_host.site_id = c.site_id AND every_host.check_id = c.check_id AND every_host.host_id IS NULL
-            LEFT JOIN waived one_host
-              ON one_host.site_id = c.site_id AND one_host.check_id = c.check_id AND one_host.host_id = c.host_id
+            SELECT c.site_id, c.appliance_id, c.check_id, c.seen_at,
+                   CASE WHEN a.site_id IS NOT NULL OR h.site_id IS NOT NULL THEN 'waived'
+                        WHEN c.seen_at > $6 THEN c.status ELSE 'stale' END AS said
+            FROM check_states c JOIN box ON box.site_id = c.site_id AND box.id = c.appliance_id
+            LEFT JOIN waived a ON a.site_id = c.site_id AND a.check_id = c.check_id AND a.host_id IS NULL
+            LEFT JOIN waived h ON h.site_id = c.site_id AND h.check_id = c.check_id AND h.host_id = c.host_id
             WHERE c.partner_id = $1
         ), checked AS (
-            SELECT site_id, count(*) FILTER (WHERE NOT waived AND status = 'pass') AS passed,
-                   count(*) FILTER (WHERE NOT waived AND status = 'fail') AS failed,
-                   count(*) FILTER (WHERE NOT waived AND status = 'unknown') AS unknown,
-                   count(*) FILTER (WHERE waived) AS waived,
-                   min(seen_at) FILTER (WHERE fresh AND NOT waived) AS as_of,
-                   max(seen_at) AS last_run,
+            SELECT site_id, count(*) FILTER (WHERE said = 'pass') AS passed,
+                   count(*) FILTER (WHERE said = 'fail') AS failed, count(*) FILTER (WHERE said = 'waived') AS waived,
+                   count(*) FILTER (WHERE said IN ('unknown', 'stale')) AS unknown, max(seen_at) AS last_run,
+                   min(seen_at) FILTER (WHERE said IN ('pass', 'fail', 'unknown')) AS as_of,
                    bit_or(1 << array_position($7::text[], check_id)) AS families
-            FROM state
-            GROUP BY site_id, appliance_id
+            FROM state GROUP BY site_id, appliance_id
         ), checks AS (
-            SELECT site_id, sum(passed)::bigint AS passed, sum(failed)::bigint AS failed,
-                   sum(unknown)::bigint AS unknown, sum(waived)::bigint AS waived, min(as_of) AS as_of,
-                   max(last_run) AS last_run, sum(bit_count(families::bit(32))) AS families
-            FROM checked
-            GROUP BY site_id
-        ), fork AS (
-            SELECT site_id, count(*) AS forks FROM equivocations WHERE partner_id = $1 GROUP BY site_id
-        ), fault AS (
-            SELECT site_id, count(*) AS faults
-            FROM log_verifications WHERE partner_id = $1 AND fault IS NOT NULL
-            GROUP BY site_id
+            SELECT site_id, sum(passed)::bigint AS passed, sum(failed)::bigint AS failed, sum(waived)::bigint AS waived,
+                   sum(unknown)::bigint AS unknown, min(as_of) AS as_of, max(last_run) AS last_run,
+                   sum(bit_count(families::bit(32)))::bigint AS families
+            FROM checked GROUP BY site_id
         )
-        SELECT site.id, site.name, site.closed_at,
-               coalesce(passed, 0) AS passed, coalesce(failed, 0) AS failed, coalesce(checks.waived, 0) AS waived,
-               coalesce(unknown, 0) + coalesce(appliances, 0) * cardinality($7::text[]) - coalesce(families, 0)::bigint
-                   AS unknown,
-               as_of, last_run, coalesce(online, 0) AS online, coalesce(overdue, 0) AS overdue,
-               coalesce(offline, 0) AS offline, coalesce(never, 0) AS never, coalesce(waiting, 0) AS waiting,
-               waiting_since, waiting_as_of, coalesce(open_critical, 0) AS open_critical,
-               coalesce(open_high, 0) AS open_high, coalesce(open_medium, 0) AS open_medium,
-               coalesce(open_low, 0) AS open_low, coalesce(incidents, 0) AS incidents,
-               coalesce(success_count, 0) AS succeeded, coalesce(l1_count, 0) AS l1, coalesce(l2_count, 0) AS l2,
-               coalesce(l3_count, 0) AS l3, coalesce(forks, 0) AS forks, coalesce(faults, 0) AS faults
-        FROM site
-        LEFT JOIN boxes ON boxes.site_id = site.id
-        LEFT JOIN checks ON checks.site_id = site.id
-        LEFT JOIN site_totals t ON t.site_id = site.id AND t.partner_id = $1
-        LEFT JOIN fork ON fork.site_id = site.id
-        LEFT JOIN fault ON fault.site_id = site.id
-        ORDER BY site.name, site.id
+        SELECT s.id, s.name, s.closed_at, passed, failed, unknown, waived, families, as_of, last_run, online, overdue,
+               offline, never, waiting, waiting_since, waiting_as_of, open_critical, open_high, open_medium, open_low,
+               incidents, success_count AS succeeded, l1_count AS l1, l2_count AS l2, l3_count AS l3, forks, faults
+        FROM sites s LEFT JOIN boxes ON boxes.site_id = s.id LEFT JOIN checks ON checks.site_id = s.id
+        LEFT JOIN site_totals t ON t.partner_id = $1 AND t.site_id = s.id
+        LEFT JOIN (SELECT site_id, count(*) AS forks FROM equivocations WHERE partner_id = $1 GROUP BY site_id) e
+          ON e.site_id = s.id
+        LEFT JOIN (SELECT site_id, count(*) AS faults FROM log_verifications
+                   WHERE partner_id = $1 AND fault IS NOT NULL GROUP BY site_id) v ON v.site_id = s.id
+        LEFT JOIN user_sites u ON u.partner_id = $1 AND u.site_id = s.id AND u.user_id = $2
+        WHERE s.partner_id = $1 AND ($2::text IS NULL OR u.user_id IS NOT NULL)
+        ORDER BY s.name, s.id
         """,
-        scope.partner_id,
-        auditor_id,
-        now - ONLINE_FOR,
-        now - OVERDUE_FOR,
-        now,
-        now - FRESH_FOR,
-        [str(family) for family in Family],
+        *(scope.partner_id, auditor_id, *_bounds(now), _FAMILIES),
     )
     return [_row(dict(row)) for row in rows]
 
 
-def _row(values: dict[str, object]) -> SiteRow:
-    counts = {name: values.pop(name) for name in ("passed", "failed", "unknown", "waived")}
-    return SiteRow(score=Score(**counts), **values)  # type: ignore[arg-type]  # as the statement names them
+def _bounds(now: datetime) -> tuple[datetime, datetime, datetime, datetime]:
+    """Return since when a check-in is online, and overdue; what waives now; and since when a run is fresh."""
+    return now - ONLINE_FOR, now - OVERDUE_FOR, now, now - FRESH_FOR
+
+
+def _row(found: dict[str, Any]) -> SiteRow:
+    """Return the row; what no other table knows of the site is none, and a family that never ran is unknown."""
+    moments = {name: found.pop(name) for name in _MOMENTS}
+    named = {name: found.pop(name) for name in ("id", "name")}
+    counts: dict[str, Any] = {name: value or 0 for name, value in found.items()}
+    boxes = sum(counts[name] for name in ("online", "overdue", "offline", "never"))
+    silent = boxes * len(_FAMILIES) - counts.pop("families")
+    passed, failed, unknown, waived = (counts.pop(name) for name in ("passed", "failed", "unknown", "waived"))
+    return SiteRow(**named, **moments, score=Score(passed, failed, unknown + silent, waived), **counts)

@@ -13,7 +13,7 @@ from ccserver.scope import PartnerScope, PlatformScope
 
 
 @dataclass(frozen=True)
-class Problem:
+class Trouble:
     """A problem as the API shows it; `revision` counts what people did with it."""
 
     id: str
@@ -228,7 +228,7 @@ async def follow_server(scope: PlatformScope, limit: int) -> int:
     return written
 
 
-async def newest(scope: PartnerScope, is_open: bool | None, page: Page) -> list[Problem]:
+async def newest(scope: PartnerScope, is_open: bool | None, page: Page) -> list[Trouble]:
     """Return a page of the partner's problems, newest first."""
     rows = await scope.conn.fetch(
         """
@@ -246,7 +246,7 @@ async def newest(scope: PartnerScope, is_open: bool | None, page: Page) -> list[
         page.fetched,
         page.offset,
     )
-    return [Problem(**row) for row in rows]
+    return [Trouble(**row) for row in rows]
 
 
 async def count(scope: PartnerScope, is_open: bool | None) -> int:
@@ -263,7 +263,7 @@ async def count(scope: PartnerScope, is_open: bool | None) -> int:
     return found
 
 
-async def find(scope: PartnerScope, problem_id: str) -> Problem | None:
+async def find(scope: PartnerScope, problem_id: str) -> Trouble | None:
     """Return a problem of the partner."""
     row = await scope.conn.fetchrow(
         """
@@ -275,7 +275,7 @@ async def find(scope: PartnerScope, problem_id: str) -> Problem | None:
         scope.partner_id,
         problem_id,
     )
-    return Problem(**row) if row else None
+    return Trouble(**row) if row else None
 
 
 async def acknowledge(scope: PartnerScope, problem_id: str, revision: int, actor: str) -> bool:

@@ -204,12 +204,11 @@ async def try_out(request: Request) -> Response:
 
 async def snooze(request: Request) -> Response:
     """Tell nothing by a channel until then; what stands then is told, and ends of what was told are meanwhile too."""
-    revision, until = if_match(request), snoozed_until(await read(request, Snooze))
+    until = snoozed_until(await read(request, Snooze))
     async with told_scope(request) as scope:
-        before = await _found(scope, request)
-        made = await channels.snooze(scope, before.id, revision, until)
+        made = await channels.snooze(scope, path_id(request, "channel"), until)
         if made is None:
-            raise ChangedMeanwhileError
+            raise NotFoundError
         await creating.note(scope, request, "channel.snooze", made.id, until=until.isoformat() if until else None)
     return reply_value(Channel, made, revision=made.revision)
 
@@ -332,7 +331,7 @@ def _endpoints(prefix: str, reads: Caller, operates: Caller, owns: Caller) -> li
         Endpoint("PATCH", one, change, owns, ChannelChange, {200: Channel}, headers=_IF_MATCH),
         Endpoint("POST", f"{one}/secret", renew_secret, owns, None, {200: ChannelMade}, headers=_IF_MATCH),
         Endpoint("POST", f"{one}/test", try_out, operates, None, {200: Tested}),
-        Endpoint("POST", f"{one}/snooze", snooze, operates, Snooze, {200: Channel}, headers=_IF_MATCH),
+        Endpoint("POST", f"{one}/snooze", snooze, operates, Snooze, {200: Channel}),
         Endpoint("GET", sent, list_deliveries, reads, None, {200: Listing[Delivery]}, DeliveryQuery),
         Endpoint("GET", f"{sent}/{{delivery}}/attempts", list_attempts, reads, None, {200: list[Tried]}),
     ]

@@ -7,7 +7,7 @@ from ccserver.errors import ChangedMeanwhileError, NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery
 from ccserver.queries import problems
-from ccserver.queries.problems import Problem
+from ccserver.queries.problems import Trouble
 from ccserver.routes.api import creating, lists
 from ccserver.routes.api.channels import Snooze, snoozed_until, told_scope
 from ccserver.scope import PartnerScope
@@ -25,7 +25,7 @@ async def list_problems(request: Request) -> Response:
     async with told_scope(request) as scope:
         source = lists.Source(
             name=f"problems:{scope.partner_id}:{asked.open}",
-            kind=Problem,
+            kind=Trouble,
             fetch=lambda page: problems.newest(scope, asked.open, page),
             count=lambda: problems.count(scope, asked.open),
             place=lambda row: (row.noticed_at, row.id),
@@ -37,7 +37,7 @@ async def show(request: Request) -> Response:
     """Show a problem."""
     async with told_scope(request) as scope:
         found = await _found(scope, path_id(request, "problem"))
-    return reply_value(Problem, found, revision=found.revision)
+    return reply_value(Trouble, found, revision=found.revision)
 
 
 async def acknowledge(request: Request) -> Response:
@@ -49,7 +49,7 @@ async def acknowledge(request: Request) -> Response:
             raise ChangedMeanwhileError
         found = await _found(scope, problem_id)
         await creating.note(scope, request, "problem.acknowledge", problem_id)
-    return reply_value(Problem, found, revision=found.revision)
+    return reply_value(Trouble, found, revision=found.revision)
 
 
 async def snooze(request: Request) -> Response:
@@ -63,10 +63,10 @@ async def snooze(request: Request) -> Response:
         found = await _found(scope, problem_id)
         said = until.isoformat() if until else None
         await creating.note(scope, request, "problem.snooze", problem_id, until=said)
-    return reply_value(Problem, found, revision=found.revision)
+    return reply_value(Trouble, found, revision=found.revision)
 
 
-async def _found(scope: PartnerScope, problem_id: str) -> Problem:
+async def _found(scope: PartnerScope, problem_id: str) -> Trouble:
     found = await problems.find(scope, problem_id)
     if found is None:
         raise NotFoundError
@@ -79,10 +79,10 @@ _IF_MATCH = ("If-Match",)
 def _endpoints(every: str, reads: Caller, operates: Caller) -> list[Endpoint]:
     one = every + "/{problem}"
     return [
-        Endpoint("GET", every, list_problems, reads, None, {200: Listing[Problem]}, ProblemQuery),
-        Endpoint("GET", one, show, reads, None, {200: Problem}),
-        Endpoint("POST", one + "/acknowledge", acknowledge, operates, None, {200: Problem}, headers=_IF_MATCH),
-        Endpoint("POST", one + "/snooze", snooze, operates, Snooze, {200: Problem}, headers=_IF_MATCH),
+        Endpoint("GET", every, list_problems, reads, None, {200: Listing[Trouble]}, ProblemQuery),
+        Endpoint("GET", one, show, reads, None, {200: Trouble}),
+        Endpoint("POST", one + "/acknowledge", acknowledge, operates, None, {200: Trouble}, headers=_IF_MATCH),
+        Endpoint("POST", one + "/snooze", snooze, operates, Snooze, {200: Trouble}, headers=_IF_MATCH),
     ]
 
 
