@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -351,9 +352,7 @@ async def test_a_key_that_a_thief_made_and_nobody_announced_signs_nothing_that_i
     keys.create(tmp_path / "stolen", device.server.keys.server)
     thief = keys.load(tmp_path / "stolen")
     made = await pushed(device)
-    forged = orjson.loads(
-        release(Running("", device.server.client, device.server.db, thief, device.server.urls), made)[0]
-    )
+    forged = orjson.loads(release(replace(device.server, keys=thief), made)[0])
     announced = keys.announce(thief, thief.order, 1)
     followed = keyring.follow(device.server.keys.server, pinned, [announced])
     assert followed == pinned

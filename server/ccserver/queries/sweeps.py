@@ -140,7 +140,7 @@ async def mark_silence(scope: PlatformScope, limit: int) -> Swept:
 
 
 async def expire_orders(scope: PlatformScope, limit: int) -> Swept:
-    """Expire orders that nobody fetched in time, those not begun an hour after it, and those that run a week after it."""
+    """Expire orders not fetched in time, not begun an hour after it, or said to run a week after it."""
     row = await scope.conn.fetchrow(
         """
         WITH chosen AS MATERIALIZED (
