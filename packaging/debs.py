@@ -38,7 +38,7 @@ LIBRARIES = ("libssl.so.3", "libcrypto.so.3", "libffi.so.8", "libsqlite3.so.0", 
 UNNEEDED = (
     "lib-dynload/_crypt.*", "lib-dynload/_curses*", "lib-dynload/_dbm.*", "lib-dynload/_test*", "lib-dynload/_uuid.*",
     "lib-dynload/_xx*", "lib-dynload/nis.*", "lib-dynload/ossaudiodev.*", "lib-dynload/readline.*", "lib-dynload/xx*",
-    "_sysconfigdata__*", "ensurepip", "lib2to3", "pydoc_data", "sitecustomize.py", "turtle.py",
+    "ensurepip", "lib2to3", "pydoc_data", "sitecustomize.py", "turtle.py",
 )  # fmt: skip
 
 
@@ -123,10 +123,11 @@ def build(package: Package, wheels: Path, place: Path) -> Path:
     _environment(package, home)
     _install(package, wheels, site)
     _compile(root, home)
+    _import_all(package, home)
     _own_files(package, root)
     _control(package, root, libc=_libc_needed(home))
     made = place / f"{package.name}_{_version(package.name)}_{_architecture()}.deb"
-    _run("dpkg-deb", "--root-owner-group", "-Zxz", "-z2", "--threads-max=1", "--build", str(root), str(made))
+    _run("dpkg-deb", "--root-owner-group", "-Zzstd", "-z9", "--threads-max=1", "--build", str(root), str(made))
     return made
 
 
@@ -243,6 +244,28 @@ def _compile(root: Path, home: Path) -> None:
     flags = ("-q", "-f", "-j1", "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/")
     plain = {"PATH": os.environ["PATH"], "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
     _run(str(python), "-B", "-s", "-m", "compileall", *flags, *where, env=plain)
+
+
+def _import_all(package: Package, home: Path) -> None:
+    """Import every module of ours with what was laid out, and nothing else of this machine: what is missing shows."""
+    ours = {function.partition(".")[0] for function in package.commands.values()} | {"ccshared"}
+    site = home / "lib" / f"python{PYTHON}" / "site-packages"
+    lines = (
+        f"import sys, pkgutil, importlib; sys.path.insert(0, {str(site)!r})",
+        "import ssl, sqlite3, ctypes, bz2, lzma, zlib, zoneinfo",
+        f"for name in {sorted(ours)}:",
+        "    for found in pkgutil.walk_packages(importlib.import_module(name).__path__, name + '.'):",
+        "        importlib.import_module(found.name)",
+        f"assert all({str(home)!r} in path for path in sys.path), sys.path",
+    )
+    _run(
+        str(home / "python" / "bin" / f"python{PYTHON}"),
+        "-B",
+        "-I",
+        "-c",
+        "\n".join(lines),
+        env={"PATH": os.environ["PATH"]},
+    )
 
 
 def _own_files(package: Package, root: Path) -> None:

@@ -155,6 +155,16 @@ def save(places: Places, identity: Identity) -> None:
     files.replace(places.identity, identity.model_dump_json(indent=1).encode() + b"\n")
 
 
+def give_to_owner(places: Places) -> None:
+    """Give what root wrote to whom the state directory belongs; nothing is to be done for anybody but root."""
+    if os.geteuid() != 0 or not places.state_dir.is_dir():
+        return
+    about = places.state_dir.stat()
+    for path in (places.identity, places.device_key, places.scrub_key):
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(path, about.st_uid, about.st_gid, follow_symlinks=False)
+
+
 def use_number(places: Places, known: Identity, used: Iterable[int]) -> str:
     """Return the name of the next log; its number is used up on the disk first, so that no two logs get the same.
 

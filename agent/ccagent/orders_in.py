@@ -5,6 +5,7 @@ What is refused is in evidence; what cannot be judged yet (a log that has no rec
 """
 
 import asyncio
+import base64
 import hashlib
 import json
 import logging
@@ -24,6 +25,7 @@ from ccagent import (
     order_clock,
     queue,
     repairing,
+    survey,
 )
 from ccagent.alarms import Alarm
 from ccagent.client import Cause, Client, RequestError
@@ -204,6 +206,7 @@ async def _judge(these: Orders, order: SignedOrder) -> Runbook:
         raise RefusedError(why)
     if any(one.name == alarms.CLONE for one in healer.store.read(alarms.standing, healer.watch.stamp()[0])):
         raise RefusedError("another copy of this appliance may be running")
+    await _check_log(these)
     began_ms = healer.store.read(_genesis_receipted_ms, known.origins if known is not None else "")
     if began_ms is None or not healer.store.read(budget.may_repair):
         raise NotYetError("the log has no receipt yet, or no room to prove what is done")
@@ -211,6 +214,34 @@ async def _judge(these: Orders, order: SignedOrder) -> Runbook:
         raise RefusedError("issued before this appliance's log began: it may have been run by an earlier copy")
     await healer.store.write(order_clock.hold, boot, order.issued_ms)
     return await _runbook(these, order)
+
+
+async def _check_log(these: Orders) -> None:
+    """Raise NotYetError unless what the server holds of this appliance is what was made here.
+
+    A store put back from a copy, or another copy that goes on, must be found out by the upload before anything runs.
+    """
+    store = these.healer.store
+    theirs = (await these.client.epochs()).epochs
+    sizes = {one: store.read(queue.size_of, one.epoch) for one in store.read(queue.all_epochs)}
+    seen = survey.compare(sizes, theirs)
+    if seen.ahead or seen.strangers or seen.doubled:
+        raise NotYetError("the server holds entries of this appliance that were not made here")
+    opened = store.read(queue.current)
+    head = next((one for one in theirs if opened is not None and one.epoch == opened.epoch), None)
+    if opened is None or head is None or head.receipt is None:
+        raise NotYetError("the server has no receipt of this log")
+    if _root_of(head.receipt) != store.read(queue.root_at, opened.epoch, head.size):
+        raise NotYetError("the server holds other entries than those that were made here")
+
+
+def _root_of(receipt: str) -> bytes | None:
+    """Return the root that a receipt names; who signed it does not matter to whether it is another than ours."""
+    lines = receipt.split("\n")
+    try:
+        return base64.b64decode(lines[2], validate=True)
+    except (IndexError, ValueError):
+        return None
 
 
 async def _runbook(these: Orders, order: SignedOrder) -> Runbook:
@@ -381,7 +412,7 @@ async def _reject(these: Orders, order: SignedOrder, sha256: str, reason: str) -
 
 def _keep_rejected(tx: Tx, order: SignedOrder, sha256: str, result: OrderResult, proof: Draft) -> None:
     if order_book.reject(tx, order, sha256, result.model_dump_json(), proof.at):
-        _prove(tx, proof)
+        _say(tx, proof)
 
 
 async def _refuse_unproved(these: Orders, sha256: str, reason: str) -> None:
@@ -399,13 +430,19 @@ def _keep_refused(tx: Tx, sha256: str, reason: str, proof: Draft) -> bool:
     if not order_book.refuse(tx, sha256, reason, proof.at):
         return False
     alarms.sound(tx, Alarm(alarms.ORDER_REFUSED, reason[:200], proof.at), proof.at + alarms.SHOWN_MS)
-    _prove(tx, proof)
+    _say(tx, proof)
     return True
 
 
 def _prove(tx: Tx, proof: Draft) -> None:
     if queue.current(tx) is not None:
         queue.append(tx, proof)
+
+
+def _say(tx: Tx, proof: Draft) -> None:
+    """Seal that nothing was done; where there is no room, it is counted among what a gap tells of."""
+    if queue.current(tx) is not None:
+        queue.offer(tx, proof)
 
 
 def _is_refusal(error: RequestError) -> bool:

@@ -204,4 +204,4 @@ def _keep(tx: Tx, took: Took, boot: Boot) -> None:
     )
     order_clock.hold(tx, boot, took.version)
     if queue.current(tx) is not None:
-        queue.append(tx, took.proof)
+        queue.offer(tx, took.proof)  # a stop must be heard where there is no room to say so

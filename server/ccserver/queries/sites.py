@@ -108,6 +108,14 @@ async def is_readable(scope: PartnerScope, site_id: str, auditor_id: str | None)
     return found
 
 
+async def names(scope: PartnerScope | SiteScope, site_ids: Sequence[str]) -> dict[str, str]:
+    """Return what some of the partner's sites are called, by id."""
+    rows = await scope.conn.fetch(
+        "SELECT id, name FROM sites WHERE partner_id = $1 AND id = ANY ($2)", scope.partner_id, site_ids
+    )
+    return {row["id"]: row["name"] for row in rows}
+
+
 async def newest(scope: PartnerScope, page: Page) -> list[SiteDetail]:
     """Return a page of the partner's sites, newest first."""
     rows = await scope.conn.fetch(
