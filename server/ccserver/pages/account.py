@@ -1,6 +1,7 @@
 """A person's own account: the password, and the second factor with its recovery codes."""
 
 import asyncio
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -60,6 +61,7 @@ async def confirm_second_factor(request: Request) -> Response:
     codes = await second_factor.confirm(context.of(request), user, fields.get("code", ""))
     if codes is None:
         return await _page(request, refused=_WRONG_CODE)
+    request.state.principal = replace(request.state.principal, second_factor=True)  # as the session from here on
     response = render.page(request, "recovery_codes.html", {"codes": codes})
     await auth.open_session(request, user, response, second_factor=True)
     return response
