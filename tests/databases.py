@@ -50,7 +50,7 @@ class Plain:
 
     def urls(self, dbname: str) -> Urls:
         rest = self.rest.format(quote(dbname, safe=""))
-        return Urls(*(f"postgresql://{role}@{rest}" for role in ("cc_server", "cc_owner", "postgres")))
+        return Urls(*(f"postgresql://{role}@{rest}" for role in ("cc_server", "cc_owner", "postgres", "cc_backup")))
 
     def create_database(self, name: str, template: str | None = None) -> Urls:
         self.run(roles.database_statements(name, template))

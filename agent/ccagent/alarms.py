@@ -10,6 +10,9 @@ SERVER_ROLLBACK = "server_rollback"
 SERVER_KEY = "unknown_server_key"
 SILENCE = "no_receipts"
 WITHHELD = "withheld"
+SUPPRESSED = "healing_suppressed"
+ORDER_REFUSED = "order_refused"
+POLICY_REFUSED = "policy_refused"
 # What is over when it is seen still shows for a week.
 SHOWN_MS = 7 * 24 * 3_600_000
 SILENT_MS = 48 * 3_600_000

@@ -18,6 +18,7 @@ BROKE = 70  # EX_SOFTWARE of sysexits.h
 COMMANDS = {
     "enroll": "Enrol this appliance with a one-time code.",
     "run": "Run the agent until it is told to stop.",
+    "helper": "Run the root helper, or pin whose orders it obeys.",
     "once": "Check once, then upload until all is receipted.",
     "status": "Say how the agent is; works with the network down.",
     "queue": "Say what waits to be uploaded, and why.",
@@ -26,6 +27,7 @@ COMMANDS = {
     "flush": "Try to deliver now instead of waiting.",
     "rotate-key": "Make a new device key, named by the old one.",
     "alarms": "List what a person must look at, and end an alarm.",
+    "suppressions": "List repairs that did not last, and let them be tried again.",
     "support-bundle": "Write what support needs to know into a file, without personal data or secrets.",
     "simulate": "Play many appliances at once against a server, as a scenario says.",
     "receipt": "Print the newest receipt, for an auditor to take away.",

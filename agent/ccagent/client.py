@@ -9,10 +9,12 @@ import email.utils
 import gzip
 import ipaddress
 import os
+import re
 import ssl
 import time
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,7 +34,12 @@ from ccshared.messages import (
     IncidentsKept,
     Message,
     Nonce,
+    OrderKept,
+    OrderResult,
+    OrdersWaiting,
     PatternReports,
+    PlanAnswer,
+    PlanRequest,
     Problem,
     ServerKeysAnswer,
     Token,
@@ -42,7 +49,9 @@ from ccshared.messages import (
 API = "/agent/v1"
 PROBLEM = "urn:central-command:problem:"
 MAX_ANSWER = 4 * 1024 * 1024
+MAX_ENDPOINT_ANSWER = 1024 * 1024
 TOKEN_MARGIN_S = 30.0
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----[0-9A-Za-z+/=\s]+-----END CERTIFICATE-----")
 
 M = TypeVar("M", bound=Message)
 
@@ -150,11 +159,11 @@ class Wire(Protocol):
 class HttpWire:
     """HTTP to one server over at most so many connections, which are kept for whoever asks next."""
 
-    def __init__(self, server_url: str, *, timeout_s: float = 30, connections: int = 4) -> None:
+    def __init__(self, server_url: str, *, timeout_s: float = 30, connections: int = 4, ca: str | None = None) -> None:
         self.url = check_server_url(server_url)
         self._http = httpx.AsyncClient(
             base_url=self.url + API,
-            verify=trust(),
+            verify=trust(ca),
             trust_env=not _is_local(self.url),  # a proxy is for servers elsewhere
             follow_redirects=False,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 15)),
@@ -184,12 +193,19 @@ class HttpWire:
 class Client:
     """One server as seen by one appliance, or, without a device, by one that wants to enrol.
 
+    `ca` holds the only authorities (PEM) that its certificate may come from, None for those of this system.
     `timeout_s` bounds a whole request. RequestError's kinds are all that its calls raise. A `wire` that is given may
     be shared with other appliances and is not closed here.
     """
 
     def __init__(
-        self, server_url: str, device: Device | None = None, *, timeout_s: float = 30, wire: Wire | None = None
+        self,
+        server_url: str,
+        device: Device | None = None,
+        *,
+        timeout_s: float = 30,
+        ca: str | None = None,
+        wire: Wire | None = None,
     ) -> None:
         self._device = device
         self._timeout_s = timeout_s
@@ -198,7 +214,7 @@ class Client:
         self._renewing = asyncio.Lock()
         self._url = check_server_url(server_url)
         self._is_own = wire is None
-        self._wire: Wire = wire or HttpWire(server_url, timeout_s=timeout_s)
+        self._wire: Wire = wire or HttpWire(server_url, timeout_s=timeout_s, ca=ca)
 
     @property
     def url(self) -> str:
@@ -261,6 +277,26 @@ class Client:
         answer = await self._authorized(_with_body("PUT", "/patterns", reports))
         if answer.status != 204:
             _json(answer)
+
+    async def policy(self) -> Any:
+        """Return the policy (DSSE JSON) that the server has for this appliance; nothing of it is proved yet."""
+        return _json(await self._authorized(Request("GET", "/policy")))
+
+    async def orders(self) -> OrdersWaiting:
+        """Return the orders that wait; nothing of them is proved yet."""
+        return _message(OrdersWaiting, await self._authorized(Request("GET", "/orders")))
+
+    async def acknowledge_order(self, order_id: str) -> OrderKept:
+        """Say that an order arrived; return how it stands: only one that is acknowledged then is to be run."""
+        return _message(OrderKept, await self._authorized(Request("POST", f"/orders/{order_id}/ack", b"{}")))
+
+    async def put_order_result(self, order_id: str, result: OrderResult) -> None:
+        """Say how an order stands; the same again is no harm."""
+        await self._authorized(_with_body("POST", f"/orders/{order_id}/result", result))
+
+    async def plan(self, request: PlanRequest) -> PlanAnswer:
+        """Ask which runbook worked for incidents like this one."""
+        return _message(PlanAnswer, await self._authorized(_with_body("POST", "/plan", request)))
 
     async def _authorized(self, request: Request) -> Answer:
         """Send with a token; when it is refused, get one new token at once and send again."""
@@ -337,6 +373,31 @@ class Client:
         return answer
 
 
+async def ask_endpoint(url: str, key: str | None, body: dict[str, Any], timeout_s: float) -> Any:
+    """Return the JSON that an endpoint of somebody else's answers to `body`; TransientError when it does not.
+
+    Nothing is followed, and at most 1 MiB is read.
+    """
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    check_server_url(url.partition("?")[0])
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            httpx.AsyncClient(verify=trust(), timeout=timeout_s, trust_env=not _is_local(url)) as http,
+            http.stream("POST", url, json=body, headers=headers) as response,
+        ):
+            said = bytearray()
+            async for chunk in response.aiter_bytes():
+                said += chunk
+                if len(said) > MAX_ENDPOINT_ANSWER:
+                    raise TransientError(f"{url} answered at too great a length")
+            if response.status_code != 200:
+                raise TransientError(f"{url} answered {response.status_code}")
+            return orjson.loads(said)
+    except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError, orjson.JSONDecodeError) as error:
+        raise TransientError(f"{url} did not answer as it should ({_one_line(error)})") from error
+
+
 def check_server_url(url: str) -> str:
     """Return the server's address without a slash at its end; ConfigurationError unless https, or on this machine."""
     parts = urlsplit(url.strip())
@@ -351,8 +412,13 @@ def check_server_url(url: str) -> str:
     return url.strip().rstrip("/")
 
 
-def trust() -> ssl.SSLContext:
-    """Return what server certificates are checked against: SSL_CERT_FILE or SSL_CERT_DIR if set, else the system's."""
+def trust(ca: str | None = None) -> ssl.SSLContext:
+    """Return what server certificates are checked against: `ca` (PEM) alone if given, else the system's authorities.
+
+    SSL_CERT_FILE and SSL_CERT_DIR name others than the system's. ConfigurationError when there is nothing to read.
+    """
+    if ca is not None:
+        return _trust_only(ca)
     cafile, capath = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     try:
         if cafile or capath:
@@ -365,6 +431,33 @@ def trust() -> ssl.SSLContext:
     if paths.cafile or paths.capath:
         return ssl.create_default_context()
     return httpx.create_ssl_context()  # no store on this system: the one that comes with httpx
+
+
+def authorities(path: Path) -> str:
+    """Return the certificates in a file, and nothing else of it; ConfigurationError when there is none."""
+    try:
+        text = path.read_bytes().decode("latin-1")  # people write names beside them in any letters
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read ({error.strerror}): give uid {os.geteuid()} the right to, or name another file"
+        ) from error
+    found = "\n".join(_PEM.findall(text))
+    try:
+        _trust_only(found)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{path} holds no certificate in PEM: name the file of the server's authority"
+        ) from error
+    return found
+
+
+def _trust_only(ca: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigurationError("what is to vouch for the server is no certificate in PEM") from error
+    return context
 
 
 def retry_after_s(headers: httpx.Headers) -> float | None:

@@ -4,6 +4,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ccshared.vocabulary import Clock
 
@@ -38,6 +39,22 @@ def boottime() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+@dataclass(frozen=True)
+class Boot:
+    """A moment that no wall clock can spoil: which boot of this machine, and how long after it (ms)."""
+
+    id: str
+    ms: int
+
+
+def boot_id() -> str:
+    """Return what this boot of the machine is called; empty where the kernel does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()[:64]
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def kernel_synchronised() -> bool:
     """Return whether the kernel says that the wall clock is synchronised; False where it cannot be asked."""
     try:
@@ -56,6 +73,7 @@ class Clocks:
     wall: Callable[[], int] = now_ms
     boot: Callable[[], float] = boottime
     synchronised: Callable[[], bool] = kernel_synchronised
+    boot_id: Callable[[], str] = boot_id
 
 
 class ClockWatch:
@@ -77,6 +95,10 @@ class ClockWatch:
     def boottime(self) -> float:
         """Return the seconds since boot."""
         return self._clocks.boot()
+
+    def boot(self) -> Boot:
+        """Return which boot this is, and the ms since."""
+        return Boot(self._clocks.boot_id(), round(self._clocks.boot() * 1000))
 
     def heard_server(self, server_at_ms: int) -> None:
         """Remember what time it just was at the server (ms UTC)."""

@@ -40,10 +40,11 @@ class Settings(BaseModel):
 
 
 class AgentSettings(Settings):
-    """`[agent]`: where the state is, who the server is, how often to look, what Prometheus reads."""
+    """`[agent]`: where the state is, who the server is and who vouches for it, how often to look, the metrics."""
 
     state_dir: AbsolutePath = DEFAULT_STATE_DIR
     server_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+[^\s]*$")] | None = None
+    ca_file: AbsolutePath | None = None
     patrol_interval_s: Seconds = 300
     checkin_interval_s: Seconds = 60
     metrics_file: AbsolutePath | None = None
@@ -146,11 +147,30 @@ class ChecksSettings(Settings):
         return self
 
 
+class HelperSettings(Settings):
+    """`[helper]`: the root helper's socket, the agent's user (name or uid), who alone may ask, and its own state."""
+
+    socket: AbsolutePath = Path("/run/cc-agent/helper.sock")
+    user: Annotated[str, Field(pattern=r"^[a-z0-9_][a-z0-9_.-]{0,31}$")] = "cc-agent"
+    state_dir: AbsolutePath = Path("/var/lib/cc-agent-helper")
+
+
+class PlannerSettings(Settings):
+    """`[planner]`: an OpenAI-compatible endpoint, asked when history has no answer; off without a URL."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+[^\s]*$")] | None = None
+    model: Word = "default"
+    key_file: AbsolutePath | None = None
+    timeout_s: Annotated[int, Field(strict=True, ge=1, le=120)] = 20
+
+
 class Config(Settings):
     """The whole file."""
 
     agent: AgentSettings = AgentSettings()
+    helper: HelperSettings = HelperSettings()
     checks: ChecksSettings = ChecksSettings()
+    planner: PlannerSettings = PlannerSettings()
 
 
 def load(path: Path | None = None) -> Config:

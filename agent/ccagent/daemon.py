@@ -12,10 +12,14 @@ from typing import Any
 
 from ccagent import (
     alarms,
+    attempts,
     budget,
     clock,
     control,
+    directives,
     enrolment,
+    errands,
+    helper_client,
     identity,
     line,
     metrics,
@@ -23,6 +27,7 @@ from ccagent import (
     opening,
     patrol,
     queue,
+    repairing,
     report,
     retention,
     rotation,
@@ -31,6 +36,8 @@ from ccagent import (
 from ccagent.client import Cause, Client, RequestError
 from ccagent.clock import ClockWatch
 from ccagent.config import Config
+from ccagent.directives import Directives
+from ccagent.healing import Healer
 from ccagent.host import Host
 from ccagent.identity import Enrolment, IdentityUnusableError
 from ccagent.places import Places
@@ -46,7 +53,7 @@ from ccagent.store import (
     StoreUnusableError,
 )
 from ccagent.uploader import Pace, Uniform, Uploader, asked_s, wait_s
-from ccshared import logs
+from ccshared import logs, notify
 from ccshared.messages import Checkin
 
 log = logging.getLogger(__name__)
@@ -104,6 +111,35 @@ class Agent:
     pace: Pace = field(default_factory=Pace)
     hostname: str | None = None
     checkin_every_s: float | None = None
+    healer: Healer = field(init=False)
+    directives: Directives = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make what heals here; the policy that was in force is in force again."""
+        self.healer = Healer(
+            store=self.store,
+            watch=self.watch,
+            scrub_key=self.scrub_key,
+            config=self.config,
+            ask=partial(helper_client.ask, self.config.helper.socket),
+            host=partial(Host.here, self.config.helper.socket),
+            planners=errands.planners(self.config.planner),
+            repaired=self.look.set,
+        )
+        self.directives = Directives(
+            healer=self.healer,
+            places=self.places,
+            config=self.config,
+            pace=self.pace,
+            errands={
+                "run_checks_now": partial(_checks_now, self),
+                "collect_support_bundle": partial(_support_bundle, self),
+            },
+            changed=partial(_policy_changed, self),
+        )
+        with contextlib.suppress(IdentityUnusableError):
+            self.directives.load()
+        self.vitals.mode = self.healer.mode
 
 
 async def run(config: Config, places: Places) -> None:
@@ -114,10 +150,11 @@ async def run(config: Config, places: Places) -> None:
     with contextlib.closing(await _open_store(places)) as store:
         agent = open_agent(config, places, store)
         with _kept_log(agent.recent), _stop_signals() as stop:
-            async with control.serving(places, partial(_answer, agent)):
+            async with control.serving(places, partial(_answer, agent)), notify.ready():
                 log.info("running on %s", places.state_dir)
                 loops = {
                     "patrol": partial(_patrol, agent),
+                    "healing": partial(repairing.work, agent.healer),
                     "network": partial(_network, agent),
                     "keep": partial(_keep, agent),
                     "line": partial(_line, agent),
@@ -140,11 +177,12 @@ async def patrol_once(agent: Agent) -> patrol.Summary:
         patrol.Patrol(
             store=agent.store,
             watch=agent.watch,
-            host=Host.here(),
-            checks=agent.config.checks,
+            host=Host.here(agent.config.helper.socket),
+            checks=agent.healer.config.checks,
             scrub_key=agent.scrub_key,
             version=identity.version(),
             site_id=known.site_id if known else None,
+            healer=agent.healer,
         )
     )
     agent.vitals.last_patrol_at_ms = summary.at_ms
@@ -154,6 +192,17 @@ async def patrol_once(agent: Agent) -> patrol.Summary:
         agent.mirror_now.set()  # what just broke is told at once, even while the server was out of reach a moment ago
     if agent.uploader is not None:
         agent.uploader.wake.set()
+    return summary
+
+
+async def heal_once(agent: Agent, client: Client | None = None) -> patrol.Summary:
+    """Do one round, and what it found due; where something was repaired, look again. The first round is returned."""
+    await repairing.recover(agent.healer)
+    if client is not None:
+        await directives.once(agent.directives, client)
+    summary = await patrol_once(agent)
+    if await repairing.work_off(agent.healer):
+        await patrol_once(agent)
     return summary
 
 
@@ -180,6 +229,7 @@ async def check_in(agent: Agent, client: Client) -> float:
     agent.vitals.last_checkin_at_ms = agent.pace.now_ms()
     agent.vitals.checkin_error = None
     _keep_as_long(agent.places, answer.backup_window_days)
+    agent.directives.heard(answer)
     return agent.checkin_every_s or answer.next_checkin_s
 
 
@@ -224,10 +274,39 @@ def _answer(agent: Agent, request: dict[str, Any]) -> dict[str, Any]:
             return rotation.answer(agent.store, agent.places, agent.watch.stamp())
         case "log":
             return {"lines": list(agent.recent.lines)}
+        case "clear-suppressions":
+            return {"cleared": _clear(agent, request.get("check"), request.get("runbook"))}
         case "end-alarm":
             return {"ended": agent.store.write_now(alarms.end, str(request.get("name")), clock.now_ms())}
         case _:
             return report.answer(request, agent.places, agent.store, agent.vitals)
+
+
+def _clear(agent: Agent, check: object, runbook: object) -> int:
+    """Let what is suppressed be tried again, and look at once; an alarm that told of it is over with the last."""
+    named = runbook if isinstance(runbook, str) else None
+    cleared = agent.store.write_now(attempts.clear, str(check), named)
+    if not agent.store.read(attempts.suppressions):
+        agent.store.write_now(alarms.forget, alarms.SUPPRESSED)
+    agent.look.set()
+    return cleared
+
+
+def _policy_changed(agent: Agent) -> None:
+    agent.vitals.mode = agent.healer.mode
+    agent.look.set()
+
+
+async def _checks_now(agent: Agent) -> str:
+    """Do a round for an order; return in words what it found."""
+    summary = await patrol_once(agent)
+    said = [str(one.status) for one in summary.findings]
+    return ", ".join(f"{said.count(word)} {word}" for word in ("pass", "fail", "unknown"))
+
+
+async def _support_bundle(agent: Agent) -> str:
+    """Put a support bundle where a technician finds it; return where."""
+    return await errands.support_bundle(agent.places, agent.store, agent.vitals, list(agent.recent.lines))
 
 
 async def _open_store(places: Places) -> Store:
@@ -240,9 +319,8 @@ async def _open_store(places: Places) -> Store:
 
 
 async def _patrol(agent: Agent) -> None:
-    interval = agent.config.agent.patrol_interval_s
     while True:
-        next_at = clock.boottime() + interval
+        next_at = clock.boottime() + agent.healer.config.agent.patrol_interval_s
         agent.look.clear()
         await patrol_once(agent)
         await _event(agent.look, max(1.0, next_at - clock.boottime()))
@@ -289,6 +367,8 @@ async def _keep(agent: Agent) -> None:
         if clock.boottime() >= prune_at:
             prune_at = clock.boottime() + PRUNE_S
             await prune(agent)
+            agent.store.write_now(attempts.prune, agent.watch.stamp()[0])
+        directives.hold_clock(agent.healer)
         await asyncio.sleep(KEEP_S)
 
 
@@ -315,13 +395,17 @@ async def _network(agent: Agent) -> None:
             await asyncio.sleep(LOOK_S)
             continue
         log.info("appliance %s of %s", who.identity.appliance_id, who.identity.server_url)
-        async with Client(who.identity.server_url, enrolment.device(who)) as client:
+        agent.directives.load()  # this appliance may be another than it was
+        async with enrolment.connect(who, agent.config.agent.ca_file) as client:
             await together(_enrolled_anew(agent, who), server_loops(agent, who, client))
 
 
 def server_loops(agent: Agent, who: Enrolment, client: Client) -> dict[str, Loop]:
     """Return the loops that speak to the server as this appliance."""
+    agent.healer.planners = directives.planners(client, agent.healer.planners)
     return {
+        "policy": partial(directives.follow_policy, agent.directives, client),
+        "orders": partial(directives.follow_orders, agent.directives, client),
         "upload": partial(_upload, agent, who, client),
         "check-in": partial(_check_ins, agent, client),
         "mirror": partial(_mirror, agent, client),

@@ -7,13 +7,15 @@ whatever breaks in between, the same command again is right.
 import base64
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ccagent import clock, evidence, identity, queue, scrubbing
-from ccagent.client import Client, Device, RequestError, TransientError
+from ccagent.client import Client, Device, RequestError, TransientError, authorities
 from ccagent.evidence import Beginning, Stamp
 from ccagent.host import Host
 from ccagent.identity import DeviceKey, Enrolment, Identity
@@ -47,7 +49,15 @@ class AlreadyEnrolledError(EnrolmentError):
     """This appliance has an identity, and it was not said to replace it."""
 
 
-async def enroll(places: Places, server_url: str, code: str, hostname: str, *, replace: bool = False) -> Identity:
+@dataclass(frozen=True)
+class Server:
+    """Where to enrol: the address, and the authorities (PEM) that alone vouch for it, None for those of this system."""
+
+    url: str
+    ca: str | None = None
+
+
+async def enroll(places: Places, server: Server, code: str, hostname: str, *, replace: bool = False) -> Identity:
     """Enrol with a one-time code and write the identity; return it. EnrolmentError, and nothing changed, when refused.
 
     `hostname` is scrubbed already. A device key that is there is kept, so that what was
@@ -55,10 +65,10 @@ async def enroll(places: Places, server_url: str, code: str, hostname: str, *, r
     """
     if not replace:
         _check_free(places)
-    return await enroll_by(partial(Client, server_url), places, code, hostname)
+    return await enroll_by(partial(Client, server.url, ca=server.ca), places, code, hostname, ca=server.ca)
 
 
-async def enroll_by(connect: Connect, places: Places, code: str, hostname: str) -> Identity:
+async def enroll_by(connect: Connect, places: Places, code: str, hostname: str, *, ca: str | None = None) -> Identity:
     """Do the same over clients that `connect` makes, whatever identity there is."""
     named = _parse(code)
     key = identity.ensure_key(places)
@@ -71,7 +81,7 @@ async def enroll_by(connect: Connect, places: Places, code: str, hostname: str) 
     )
     answer, url = await _ask(connect, request)
     enrolled = open_answer(answer, named, key.public)
-    known = Identity(**enrolled.model_dump(), server_url=url, enrolled_at_ms=clock.now_ms())
+    known = Identity(**enrolled.model_dump(), server_url=url, enrolled_at_ms=clock.now_ms(), ca=ca)
     known = await _asked_for_history(connect, known, key)
     try:
         identity.save(places, known)
@@ -99,6 +109,16 @@ def open_answer(answer: Any, code: EnrolmentCode, public_key: bytes) -> Enrolled
     if not any(key.use == "witness" for key in enrolled.keys):
         raise EnrolmentError("the server named no key that could sign receipts: tell its operator")
     return enrolled
+
+
+def connect(who: Enrolment, ca_file: Path | None = None) -> Client:
+    """Return a client that speaks to the server as this appliance.
+
+    `ca_file`, where the settings name one, goes before the authority that was given at enrolment: RequestError when it
+    cannot be used.
+    """
+    ca = authorities(ca_file) if ca_file else who.identity.ca
+    return Client(who.identity.server_url, device(who), ca=ca)
 
 
 def device(who: Enrolment) -> Device:

@@ -62,16 +62,28 @@ def check_run(stamp: Stamp, finding: Scrubbed, since_ms: int) -> Draft:
     )
 
 
-def escalation(stamp: Stamp, incident: Incident) -> Draft:
-    """Return that a person is asked about an incident."""
-    return _draft(Kind.ESCALATION, stamp, {**_incident(incident), "level": str(Level.L3)})
+def escalation(stamp: Stamp, incident: Incident, history: dict[str, Any] | None = None) -> Draft:
+    """Return that a person is asked about an incident; `history` is what was tried, or would have been, and why not."""
+    return _draft(Kind.ESCALATION, stamp, {**_incident(incident), "level": str(Level.L3), **(history or {})})
 
 
-def remediation(stamp: Stamp, incident: Incident, resolution: Resolution) -> Draft:
-    """Return what was done about an incident, by which level, and how it ended."""
+def remediation(
+    stamp: Stamp, incident: Incident, resolution: Resolution, details: dict[str, Any] | None = None
+) -> Draft:
+    """Return what was done about an incident, by which level, and how it ended; `details` were scrubbed already."""
     level = None if resolution.level is None else str(resolution.level)
     done = {"level": level, "action": resolution.action, "outcome": str(resolution.outcome)}
-    return _draft(Kind.REMEDIATION, stamp, {**_incident(incident), **done})
+    return _draft(Kind.REMEDIATION, stamp, {**_incident(incident), **done, **(details or {})})
+
+
+def order_result(stamp: Stamp, body: dict[str, Any]) -> Draft:
+    """Return how an order ended, or why it was refused; what steps said was scrubbed already."""
+    return _draft(Kind.ORDER_RESULT, stamp, body)
+
+
+def policy(stamp: Stamp, body: dict[str, Any]) -> Draft:
+    """Return that another policy is in force: its version and digest, its mode, what changed."""
+    return _draft(Kind.POLICY, stamp, body)
 
 
 def heartbeat(stamp: Stamp, version: str) -> Draft:

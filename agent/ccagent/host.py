@@ -13,6 +13,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from ccagent import helper_client
+from ccagent.helper_client import HelperAbsentError, HelperRefusedError
 
 MAX_OUTPUT = 1024 * 1024
 MAX_TEXT = 1024 * 1024
@@ -33,13 +37,17 @@ class ProgramMissingError(Exception):
 
 @dataclass(frozen=True)
 class Output:
-    """What a program left: exit code (negative: killed by that signal), text, whether the limits cut it short."""
+    """What a program left: exit code (negative: killed by that signal), text, whether the limits cut it short.
+
+    `as_root` says whether it ran as root, here or at the helper.
+    """
 
     code: int
     stdout: str
     stderr: str
     timed_out: bool = False
     cut: bool = False
+    as_root: bool = False
 
     @property
     def complete(self) -> bool:
@@ -58,22 +66,56 @@ class Output:
 
 @dataclass(frozen=True)
 class Host:
-    """The machine checked: its name, where its files begin, where its programs are, and whether we are root there."""
+    """The machine checked: its name, where its files begin, where its programs are, and whether we are root there.
+
+    `helper` is the socket of the root helper, which is asked for what needs root when we are not.
+    """
 
     host_id: str
     root: Path = Path("/")
     path: str = field(default_factory=_search_path)
     privileged: bool = field(default_factory=lambda: os.geteuid() == 0)
+    helper: Path | None = None
 
     @classmethod
-    def here(cls) -> "Host":
-        """Return this machine under its host name."""
+    def here(cls, helper: Path | None = None) -> "Host":
+        """Return this machine under its host name, with the root helper's socket."""
         name = _NOT_IN_A_HOST_NAME.sub("-", socket.gethostname().lower())[:253]
-        return cls(host_id=name or "unnamed")
+        return cls(host_id=name or "unnamed", helper=helper)
 
     def which(self, name: str) -> str | None:
         """Return where the program is, None when it is not on this machine."""
         return shutil.which(name, path=self.path)
+
+    async def run_as_root(
+        self, what: str, argv: Sequence[str], timeout_s: float, env: Mapping[str, str] | None = None
+    ) -> Output:
+        """Run a program that needs root: at the helper, when we are not root and `what` on its list runs just this.
+
+        Without a helper it is tried here, and its own complaint tells what that lacked.
+        """
+        told = await self._told(what)
+        for said in told.get("ran", []):
+            if said["argv"] == list(argv):
+                if said["code"] is None:
+                    raise ProgramMissingError(f"{argv[0]} is not installed")
+                return Output(**{name: value for name, value in said.items() if name != "argv"}, as_root=True)
+        return await self.run(argv, timeout_s, env)
+
+    async def read_as_root(self, what: str) -> str | None:
+        """Return the text that `what` on the helper's list stands for; None where it does not tell it."""
+        text = (await self._told(what)).get("text")
+        return text if isinstance(text, str) else None
+
+    async def _told(self, what: str) -> dict[str, Any]:
+        if self.privileged or self.helper is None:
+            return {}
+        try:
+            answer = await helper_client.ask(self.helper, {"ask": "read", "what": what})
+        except (HelperAbsentError, HelperRefusedError):
+            return {}
+        output = answer.get("output")
+        return output if isinstance(output, dict) else {}
 
     async def run(self, argv: Sequence[str], timeout_s: float, env: Mapping[str, str] | None = None) -> Output:
         """Run a program, never through a shell, and return what it said, at most 1 MiB of each stream.
@@ -108,6 +150,7 @@ class Host:
             stderr=err.text(),
             timed_out=not in_time,
             cut=out.cut or err.cut,
+            as_root=self.privileged,
         )
 
     def place(self, path: str | Path) -> Path:

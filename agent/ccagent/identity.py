@@ -16,6 +16,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ccagent import files
 from ccagent.places import Places
 from ccshared import ed25519, purposes
 from ccshared.messages import Count, Hex32, Id, Milliseconds, Name, ServerKey
@@ -33,6 +34,7 @@ class Identity(BaseModel):
 
     `next_epoch_number` is null while the server has not yet been asked for earlier epochs of this appliance;
     `previous_receipt` is the newest receipt of the newest of those, for the genesis of the next.
+    `ca`: the authorities (PEM) that alone vouch for the server, null for those of this system.
     `backup_window_days`: the server may be put back from a backup as old as that, as its last check-in said.
     """
 
@@ -48,11 +50,17 @@ class Identity(BaseModel):
     next_epoch_number: Count | None = None
     previous_receipt: str | None = None
     backup_window_days: Count = 0
+    ca: str | None = None
 
     @property
     def origins(self) -> str:
         """What the origin of each of this appliance's logs begins with."""
         return f"{self.server}/log/{self.appliance_id}/"
+
+    @property
+    def order_keys(self) -> list[bytes]:
+        """The 32-byte keys that may sign orders and policies."""
+        return [bytes.fromhex(key.public_key) for key in self.keys if key.use == "order"]
 
     @property
     def witnesses(self) -> dict[str, bytes]:
@@ -144,8 +152,17 @@ def load_enrolment(places: Places) -> Enrolment | None:
 
 def save(places: Places, identity: Identity) -> None:
     """Write the identity durably in place of the one before; OSError when the disk refuses."""
-    _write_temporary(places.identity, identity.model_dump_json(indent=1).encode() + b"\n").replace(places.identity)
-    _sync_directory(places.identity.parent)
+    files.replace(places.identity, identity.model_dump_json(indent=1).encode() + b"\n")
+
+
+def give_to_owner(places: Places) -> None:
+    """Give what root wrote to whom the state directory belongs; nothing is to be done for anybody but root."""
+    if os.geteuid() != 0 or not places.state_dir.is_dir():
+        return
+    about = places.state_dir.stat()
+    for path in (places.identity, places.device_key, places.scrub_key):
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(path, about.st_uid, about.st_gid, follow_symlinks=False)
 
 
 def use_number(places: Places, known: Identity, used: Iterable[int]) -> str:
@@ -169,8 +186,7 @@ def ensure_next_key(places: Places) -> DeviceKey:
     if known is not None:
         return known
     seed = ed25519.new_seed()
-    _write_temporary(places.next_device_key, seed).replace(places.next_device_key)
-    _sync_directory(places.state_dir)
+    files.replace(places.next_device_key, seed)
     return DeviceKey(seed)
 
 
@@ -202,10 +218,10 @@ def forget_earlier(places: Places, in_use: Container[str]) -> None:
 def _save_earlier(places: Places, keys: Sequence[DeviceKey]) -> None:
     path = places.earlier_device_keys
     if keys:
-        _write_temporary(path, b"".join(key.seed for key in keys)).replace(path)
+        files.write_beside(path, b"".join(key.seed for key in keys)).replace(path)
     else:
         path.unlink(missing_ok=True)
-    _sync_directory(places.state_dir)
+    files.sync_directory(places.state_dir)
 
 
 def _load_earlier(places: Places) -> tuple[DeviceKey, ...]:
@@ -221,7 +237,7 @@ def _load_earlier(places: Places) -> tuple[DeviceKey, ...]:
 
 def _put_in_place(places: Places) -> None:
     places.next_device_key.replace(places.device_key)
-    _sync_directory(places.state_dir)
+    files.sync_directory(places.state_dir)
 
 
 def _load_seed(path: Path) -> DeviceKey | None:
@@ -246,11 +262,11 @@ def ensure_key(places: Places) -> DeviceKey:
         return known
     try:
         places.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = _write_temporary(places.device_key, ed25519.new_seed())
+        temporary = files.write_beside(places.device_key, ed25519.new_seed())
         with contextlib.suppress(FileExistsError):  # another command was first: its key is the one
             os.link(temporary, places.device_key)
         temporary.unlink()
-        _sync_directory(places.state_dir)
+        files.sync_directory(places.state_dir)
     except OSError as error:
         raise IdentityUnusableError(
             f"{places.device_key} cannot be written ({error.strerror}): run this as the agent's user, or make room"
@@ -260,22 +276,3 @@ def ensure_key(places: Places) -> DeviceKey:
 
 def _unreadable(path: Path, error: OSError) -> IdentityUnusableError:
     return IdentityUnusableError(f"{path} cannot be read ({error.strerror}): run this as the agent's user")
-
-
-def _write_temporary(path: Path, data: bytes) -> Path:
-    """Return a new file beside `path` that holds `data` durably and that only its owner can read."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    return temporary
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

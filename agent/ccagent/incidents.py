@@ -15,10 +15,14 @@ from ccshared import patterns
 from ccshared.messages import (
     MAX_INCIDENTS,
     MAX_PATTERNS,
+    MAX_RULES,
+    MAX_RUNBOOKS,
     IncidentKept,
     IncidentReport,
     PatternReport,
     PatternReports,
+    RuleTotals,
+    RunbookTotals,
 )
 from ccshared.vocabulary import Level, Outcome
 
@@ -33,7 +37,11 @@ HANDLED = "passed again after a person was asked"
 
 @dataclass(frozen=True)
 class Incident:
-    """An incident as the agent keeps it; `raw_data` is the scrubbed finding that was newest."""
+    """An incident as the agent keeps it; `raw_data` is the scrubbed finding that was newest.
+
+    `healing` is what was tried or would have been, `held_by` is "mode" or "helper" where nothing else keeps it from
+    being repaired.
+    """
 
     id: str
     host_id: str
@@ -47,6 +55,8 @@ class Incident:
     occurrences: int
     escalated_at_ms: int | None
     resolved_at_ms: int | None
+    healing: dict[str, Any] | None = None
+    held_by: str | None = None
 
     @property
     def reason(self) -> str:
@@ -112,6 +122,33 @@ def see(tx: Tx, sighting: Sighting) -> bool:
     return tx.execute("SELECT 1 FROM incidents WHERE id = ?", (sighting.new_id,)).fetchone() is not None
 
 
+def planned_before(tx: Tx, signature: str) -> list[tuple[str, int, int]]:
+    """Return which runbooks were run for a pattern here, by the planner or an order: id, how often, with success."""
+    rows = tx.execute(
+        """
+        SELECT action, sum(total_count), sum(success_count) FROM (
+            SELECT action, total_count, success_count FROM pattern_runbooks WHERE pattern_signature = ?1
+            UNION ALL
+            SELECT action, total_count, success_count FROM pattern_orders WHERE pattern_signature = ?1
+        ) GROUP BY action ORDER BY action
+        """,
+        (signature,),
+    )
+    return [(action, total, success) for action, total, success in rows]
+
+
+def count_order(tx: Tx, signature: str, runbook: str, *, succeeded: bool) -> None:
+    """Count that a person's order ran a runbook for a pattern: the planner learns from it."""
+    tx.execute(
+        """
+        INSERT INTO pattern_orders (pattern_signature, action, total_count, success_count) VALUES (?, ?, 1, ?)
+        ON CONFLICT (pattern_signature, action) DO UPDATE SET
+            total_count = total_count + 1, success_count = success_count + excluded.success_count
+        """,
+        (signature, runbook, succeeded),
+    )
+
+
 def close_passed(tx: Tx, host_id: str, check: str, at_ms: int) -> list[str]:
     """Settle the open incidents of a check that passes again and return their ids.
 
@@ -129,15 +166,33 @@ def close_passed(tx: Tx, host_id: str, check: str, at_ms: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-def escalate(tx: Tx, incident_id: str, at_ms: int) -> bool:
-    """Note that a person is asked; False when one was already, or the incident is settled."""
+def escalate(tx: Tx, incident_id: str, at_ms: int, held_by: str | None = None) -> bool:
+    """Note that a person is asked; False when one was already, or the incident is settled.
+
+    `held_by` is "mode" or "helper" where it would be repaired if that were allowed, or possible: such a one is asked
+    about anew when it was tried in vain since.
+    """
     done = tx.execute(
         """
-        UPDATE incidents SET escalated_at = ?, epoch = (SELECT coalesce(max(number), 0) FROM epochs),
-            revision = revision + 1
-        WHERE id = ? AND escalated_at IS NULL AND resolved_at IS NULL
+        UPDATE incidents SET escalated_at = coalesce(escalated_at, ?1), held_by = ?3,
+            epoch = (SELECT coalesce(max(number), 0) FROM epochs), revision = revision + 1
+        WHERE id = ?2 AND resolved_at IS NULL
+            AND (escalated_at IS NULL OR (held_by IS NOT NULL AND held_by IS NOT ?3))
         """,
-        (at_ms, incident_id),
+        (at_ms, incident_id, held_by),
+    )
+    return done.rowcount == 1
+
+
+def note_healing(tx: Tx, incident_id: str, said: dict[str, Any]) -> bool:
+    """Keep what healing says of an open incident; False when it says the same as before."""
+    done = tx.execute(
+        """
+        UPDATE incidents SET healing = ?1, epoch = (SELECT coalesce(max(number), 0) FROM epochs),
+            revision = revision + 1
+        WHERE id = ?2 AND resolved_at IS NULL AND healing IS NOT ?1
+        """,
+        (orjson.dumps(said, option=orjson.OPT_SORT_KEYS).decode(), incident_id),
     )
     return done.rowcount == 1
 
@@ -164,9 +219,12 @@ def settle(tx: Tx, incident_id: str, resolution: Resolution, at_ms: int) -> bool
     return True
 
 
-def unanswered(tx: Tx) -> list[Incident]:
-    """Return the open incidents that nobody was asked about yet, oldest first."""
-    return [incident for incident in open_rows(tx) if incident.escalated_at_ms is None]
+def unanswered(tx: Tx, *, may_repair: bool = False) -> list[Incident]:
+    """Return the open incidents that nobody was asked about yet, oldest first.
+
+    Where repairs are allowed, also those that were held back only because they were not, or nobody could.
+    """
+    return [one for one in open_rows(tx) if one.escalated_at_ms is None or (may_repair and one.held_by is not None)]
 
 
 def open_rows(tx: Tx) -> list[Incident]:
@@ -175,11 +233,20 @@ def open_rows(tx: Tx) -> list[Incident]:
         """
         SELECT id, host_id, check_name AS "check", incident_type, severity, raw_data, pattern_signature,
             created_at AS created_at_ms, last_seen_at AS last_seen_at_ms, occurrences,
-            escalated_at AS escalated_at_ms, resolved_at AS resolved_at_ms
+            escalated_at AS escalated_at_ms, resolved_at AS resolved_at_ms, healing, held_by
         FROM incidents WHERE resolved_at IS NULL ORDER BY created_at, id
         """
     )
-    return [Incident(**{**row, "raw_data": orjson.loads(row["raw_data"])}) for row in _named(rows)]
+    return [
+        Incident(
+            **{
+                **row,
+                "raw_data": orjson.loads(row["raw_data"]),
+                "healing": orjson.loads(row["healing"]) if row["healing"] else None,
+            }
+        )
+        for row in _named(rows)
+    ]
 
 
 def changed_since(tx: Tx, limit: int = MAX_INCIDENTS) -> list[IncidentReport]:
@@ -189,7 +256,7 @@ def changed_since(tx: Tx, limit: int = MAX_INCIDENTS) -> list[IncidentReport]:
         SELECT id, epoch, revision, host_id, incident_type, severity, raw_data, pattern_signature,
             created_at AS created_at_ms, last_seen_at AS last_seen_at_ms, occurrences,
             escalated_at AS escalated_at_ms, resolved_at AS resolved_at_ms,
-            resolution_level, resolution_action, outcome, resolution_time_ms
+            resolution_level, resolution_action, outcome, resolution_time_ms, healing
         FROM incidents
         WHERE synced_epoch < epoch OR (synced_epoch = epoch AND synced_revision < revision)
         ORDER BY resolved_at IS NOT NULL,
@@ -198,7 +265,7 @@ def changed_since(tx: Tx, limit: int = MAX_INCIDENTS) -> list[IncidentReport]:
         """,
         (limit,),
     )
-    return [IncidentReport(**{**row, "raw_data": orjson.loads(row["raw_data"])}) for row in _named(rows)]
+    return [IncidentReport(**{**row, "raw_data": _told(row["raw_data"], row["healing"])}) for row in _named(rows)]
 
 
 def mark_synced(tx: Tx, kept: Sequence[IncidentKept]) -> None:
@@ -212,9 +279,10 @@ def mark_synced(tx: Tx, kept: Sequence[IncidentKept]) -> None:
 
 def patterns_changed(tx: Tx, limit: int = MAX_PATTERNS) -> PatternReports | None:
     """Return the totals that the server has not confirmed, None when it has all; a new epoch sends all again."""
-    epoch, confirmed = tx.execute(
+    epoch, confirmed, told = tx.execute(
         """
-        SELECT number, CASE WHEN pattern_sync.epoch = number THEN revision ELSE 0 END
+        SELECT number, CASE WHEN pattern_sync.epoch = number THEN revision ELSE 0 END,
+            CASE WHEN pattern_sync.epoch = number THEN rules_revision ELSE 0 END
         FROM pattern_sync, (SELECT coalesce(max(number), 0) AS number FROM epochs)
         """
     ).fetchone()
@@ -226,22 +294,88 @@ def patterns_changed(tx: Tx, limit: int = MAX_PATTERNS) -> PatternReports | None
         """,
         (confirmed, limit),
     )
-    found = _named(rows)
-    if not found:
+    found, (rules_revision, rules) = _named(rows), _learned_rules(tx)
+    if not found and rules_revision <= told:
         return None
-    reports = [PatternReport(**row) for row in found]
-    return PatternReports(epoch=epoch, revision=found[-1]["revision"], patterns=reports)
+    return PatternReports(
+        epoch=epoch,
+        revision=found[-1]["revision"] if found else confirmed,
+        patterns=[PatternReport(**row, runbooks=_runbooks(tx, row["pattern_signature"])) for row in found],
+        rules_revision=rules_revision,
+        rules=rules,
+    )
 
 
 def mark_patterns_synced(tx: Tx, sent: PatternReports) -> None:
     """Note that the server holds these totals."""
-    tx.execute("UPDATE pattern_sync SET epoch = ?, revision = ?", (sent.epoch, sent.revision))
+    tx.execute(
+        "UPDATE pattern_sync SET epoch = ?, revision = ?, rules_revision = ?",
+        (sent.epoch, sent.revision, sent.rules_revision),
+    )
+
+
+def _runbooks(tx: Tx, signature: str) -> list[RunbookTotals]:
+    """Return what was run for a pattern, the most often first: by the planner, and by order."""
+    rows = tx.execute(
+        """
+        SELECT action AS runbook, sum(total) AS total_count, sum(success) AS success_count,
+            sum(time_ms) AS total_resolution_time_ms, sum(ordered) AS order_count,
+            sum(helped) AS order_success_count
+        FROM (
+            SELECT action, total_count AS total, success_count AS success, total_resolution_time_ms AS time_ms,
+                0 AS ordered, 0 AS helped
+            FROM pattern_runbooks WHERE pattern_signature = ?1
+            UNION ALL
+            SELECT action, 0, 0, 0, total_count, success_count FROM pattern_orders WHERE pattern_signature = ?1
+        )
+        WHERE action NOT GLOB '*[^0-9a-z_.-]*' AND length(action) BETWEEN 1 AND 64
+        GROUP BY action ORDER BY sum(total) + sum(ordered) DESC, action LIMIT ?2
+        """,
+        (signature, MAX_RUNBOOKS),
+    )
+    return [RunbookTotals(**row) for row in _named(rows)]
+
+
+def _learned_rules(tx: Tx) -> tuple[int, list[RuleTotals]]:
+    """Return how the rules fare that the server taught, the last tried first, and the newest try that is counted."""
+    rows = tx.execute(
+        """
+        SELECT rule, count(*) AS total_count, sum(outcome = 'success') AS success_count, max(id) AS newest
+        FROM attempts
+        WHERE rule IS NOT NULL AND rule NOT LIKE 'built-in-%' AND outcome IS NOT NULL
+        GROUP BY rule ORDER BY max(id) DESC LIMIT ?
+        """,
+        (MAX_RULES,),
+    )
+    found = _named(rows)
+    totals = [
+        RuleTotals(rule=row["rule"], total_count=row["total_count"], success_count=row["success_count"])
+        for row in found
+    ]
+    return max((row["newest"] for row in found), default=0), totals
+
+
+def count_failed_plan(tx: Tx, signature: str, runbook: str, took_ms: int) -> None:
+    """Count that the planner's runbook did not help, so that what is told of it is not its successes alone."""
+    _count_runbook(tx, signature, Resolution(Level.L2, runbook, Outcome.FAILED), took_ms)
+    tx.execute(
+        """
+        UPDATE pattern_stats SET revision = (SELECT max(revision) + 1 FROM pattern_stats) WHERE pattern_signature = ?
+        """,
+        (signature,),
+    )
 
 
 def _passed_again(escalated_at: int | None) -> Resolution:
     if escalated_at is None:
         return Resolution(None, RECOVERED, Outcome.RECOVERED)
     return Resolution(Level.L3, HANDLED, Outcome.SUCCESS)
+
+
+def _told(raw_data: str, healing: str | None) -> dict[str, Any]:
+    """Return the finding, with what healing says of it, as the server is told."""
+    told: dict[str, Any] = orjson.loads(raw_data)
+    return told if healing is None else {**told, "healing": orjson.loads(healing)}
 
 
 def _raw_data(finding: Scrubbed) -> dict[str, Any]:

@@ -10,7 +10,7 @@ _Row = tuple[str, str, str, float | None]
 
 def text(status: dict[str, Any], queued: dict[str, Any], quarantines: int) -> str:
     """Return the metrics of what `status` and `queue` say; what is not known is left out."""
-    rows = [*_delivery(status, queued, status["now_ms"]), *_health(status, quarantines)]
+    rows = [*_delivery(status, queued, status["now_ms"]), *_health(status, quarantines), *_healing(status["healing"])]
     lines = []
     for name, kind, says, value in rows:
         if value is not None:
@@ -69,6 +69,22 @@ def _health(status: dict[str, Any], quarantines: int) -> list[_Row]:
         ),
         ("ccagent_open_incidents", "gauge", "Incidents that are open.", status["open_incidents"]),
         ("ccagent_told_at_seconds", "gauge", "When this was written, by the appliance's clock.", now_ms / 1000),
+    ]
+
+
+def _healing(told: dict[str, Any]) -> list[_Row]:
+    tries = told["tries"]
+    return [
+        ("ccagent_heals", "gauge", "Whether repairs are allowed here.", float(told["mode"] == "heal")),
+        ("ccagent_repair_tries", "gauge", "Repairs that were tried, of those still on record.", tries["made"]),
+        ("ccagent_repair_successes", "gauge", "Those after which the check passed.", tries["succeeded"]),
+        ("ccagent_suppressions", "gauge", "Repairs that a person must clear.", len(told["suppressions"])),
+        (
+            "ccagent_orders_untold",
+            "gauge",
+            "Newest orders whose result the server has not taken.",
+            sum(not one["told"] for one in told["orders"]),
+        ),
     ]
 
 

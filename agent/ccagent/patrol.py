@@ -5,27 +5,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ccagent import budget, checks, evidence, incidents, queue, resolvers, scrubbing, states
+from ccagent import attempts, budget, checks, evidence, healing, incidents, policy, queue, repairing, scrubbing, states
 from ccagent.budget import NoRoomError
 from ccagent.clock import ClockWatch
 from ccagent.config import ChecksSettings
 from ccagent.evidence import Stamp
 from ccagent.finding import Finding
+from ccagent.healing import Answer, Healer
 from ccagent.host import Host
-from ccagent.incidents import Incident, Resolution, Sighting
+from ccagent.incidents import Incident, Sighting
+from ccagent.resolvers import level3
 from ccagent.scrubbing import Scrubbed
 from ccagent.states import State
 from ccagent.store import Store, Tx
 from ccshared import ids
 from ccshared.entries import Draft
-from ccshared.vocabulary import Outcome, Status
+from ccshared.vocabulary import Status
 
 HEARTBEAT_EVERY_MS = 24 * 3_600_000
 
 
 @dataclass(frozen=True)
 class Patrol:
-    """What a round needs; `site_id` is None before enrolment, `ladder` is who is asked before a person."""
+    """What a round needs; `site_id` is None before enrolment. Without a `healer` a person is asked at once."""
 
     store: Store
     watch: ClockWatch
@@ -34,7 +36,7 @@ class Patrol:
     scrub_key: bytes
     version: str
     site_id: str | None = None
-    ladder: Sequence[resolvers.Resolver] = ()
+    healer: Healer | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,15 @@ class _Seen:
 
 
 @dataclass(frozen=True)
+class _Beside:
+    """What a round seals beside its findings, if that is due, and where the record of tries stood before it."""
+
+    heartbeat: Draft
+    gap: Draft
+    since: int | None = None
+
+
+@dataclass(frozen=True)
 class _Noted:
     opened: tuple[str, ...]
     closed: tuple[str, ...]
@@ -86,18 +97,23 @@ async def round(patrol: Patrol) -> Summary:  # noqa: A001 - the patrol's word fo
     incident is one more. A round that was cut short in between is made up for by the next.
     """
     began_ms, _ = patrol.watch.stamp()
+    since = patrol.store.read(attempts.floor)
     findings = await checks.run_all(patrol.host, patrol.checks, datetime.fromtimestamp(began_ms / 1000, UTC))
-    return await take(patrol, findings)
+    return await take(patrol, findings, since)
 
 
-async def take(patrol: Patrol, findings: Sequence[Finding]) -> Summary:
-    """Keep what checks said, with its incidents and evidence, and answer the incidents that nobody answered yet."""
+async def take(patrol: Patrol, findings: Sequence[Finding], since: int | None = None) -> Summary:
+    """Keep what checks said, with its incidents and evidence, and answer the incidents that nobody answered yet.
+
+    `since` is where the record of tries stood before the checks ran: what was tried meanwhile opens and closes nothing.
+    """
     steps = await _note_step(patrol)
     scrubbed = [scrubbing.scrub(patrol.scrub_key, finding) for finding in findings]
     stamp = patrol.watch.stamp()
     seen = _compare(patrol, scrubbed, stamp)
-    noted = await patrol.store.write(_note, seen, evidence.heartbeat(stamp, patrol.version), evidence.gap(stamp))
-    waiting = patrol.store.read(incidents.unanswered)
+    beside = _Beside(evidence.heartbeat(stamp, patrol.version), evidence.gap(stamp), since)
+    noted = await patrol.store.write(_note, seen, beside)
+    waiting = patrol.store.read(_unanswered, patrol.healer)
     answers = await asyncio.gather(*(_answer(patrol, incident) for incident in waiting))
     return Summary(
         at_ms=stamp[0],
@@ -125,26 +141,41 @@ def _compare(patrol: Patrol, findings: Sequence[Scrubbed], stamp: Stamp) -> list
     return seen
 
 
-def _note(tx: Tx, seen: Sequence[_Seen], heartbeat: Draft, gap: Draft) -> _Noted:
+def _note(tx: Tx, seen: Sequence[_Seen], beside: _Beside) -> _Noted:
     """Keep states, incidents and evidence of a round together. Before enrolment nothing is sealed.
 
     Evidence that finds no room is counted, and its state goes on as if it were sealed: the count tells how often
     something was due and not kept.
     """
     enrolled = queue.current(tx) is not None
-    queue.running_since(tx, heartbeat.at)
+    queue.running_since(tx, beside.heartbeat.at)
     opened: list[str] = []
     closed: list[str] = []
-    sealed = int(queue.tell_of_refused(tx, gap) is not None)
+    sealed = int(queue.tell_of_refused(tx, beside.gap) is not None)
+    under_repair = attempts.touched(tx, beside.since) if beside.since is not None else frozenset()
     for one in seen:
-        if one.finding.status is Status.FAIL and incidents.see(tx, one.sighting):
-            opened.append(one.sighting.new_id)
-        if one.finding.status is Status.PASS:
-            closed += incidents.close_passed(tx, *one.state.key, one.state.seen_at_ms)
+        if one.state.key not in under_repair:
+            opened += [one.sighting.new_id] if _opens(tx, one) else []
+            closed += _closed(tx, one)
         sealed += _seal(tx, one, enrolled)
-    if enrolled and _is_silent(tx, heartbeat.at):
-        sealed += queue.offer(tx, heartbeat) is not None
+    if enrolled and _is_silent(tx, beside.heartbeat.at):
+        sealed += queue.offer(tx, beside.heartbeat) is not None
     return _Noted(tuple(opened), tuple(closed), sealed, enrolled, budget.refused(tx).count)
+
+
+def _opens(tx: Tx, one: _Seen) -> bool:
+    return one.finding.status is Status.FAIL and incidents.see(tx, one.sighting)
+
+
+def _closed(tx: Tx, one: _Seen) -> list[str]:
+    if one.finding.status is not Status.PASS:
+        return []
+    return incidents.close_passed(tx, *one.state.key, one.state.seen_at_ms)
+
+
+def _unanswered(tx: Tx, healer: Healer | None) -> list[Incident]:
+    may_repair = healer is not None and healer.mode == policy.HEAL
+    return incidents.unanswered(tx, may_repair=may_repair)
 
 
 def _seal(tx: Tx, one: _Seen, enrolled: bool) -> int:
@@ -162,30 +193,32 @@ def _is_silent(tx: Tx, at_ms: int) -> bool:
 
 
 async def _answer(patrol: Patrol, incident: Incident) -> _Answered:
-    """Ask the ladder about an incident and keep its answer together with the proof of it.
+    """Ask the ladder about an incident: hand it on to be repaired, let it wait, or ask a person and prove that.
 
-    Where there is no room left even for proof, neither is kept, and the next round asks again.
+    Where there is no room left even for proof, nobody is asked yet, and the next round asks again.
     """
-    ladder = patrol.ladder if patrol.store.read(budget.may_repair) else ()  # what is repaired must be proved
-    resolution = await resolvers.resolve(ladder, incident)
-    stamp = patrol.watch.stamp()
+    healer = patrol.healer
     try:
-        if resolution.outcome is Outcome.ESCALATED:
-            return await patrol.store.write(_escalate_and_prove, incident, evidence.escalation(stamp, incident))
-        proof = evidence.remediation(stamp, incident, resolution)
-        return await patrol.store.write(_settle_and_prove, incident, resolution, proof)
+        if healer is None or not patrol.store.read(budget.may_repair):  # what is repaired must be proved
+            proof = evidence.escalation(patrol.watch.stamp(), incident, level3.history(level3.NOBODY, "none", ()))
+            return await patrol.store.write(_escalate_and_prove, incident, proof)
+        decision = await healing.decide(healer, incident)
+        if decision.answer is Answer.ASK:
+            asked = await repairing.ask_person(healer, incident, decision)
+            return _Answered(escalated=asked, sealed=int(asked and patrol.store.read(queue.current) is not None))
     except NoRoomError:
         return _Answered(escalated=False, sealed=0)
+    if decision.answer is Answer.REPAIR:
+        healer.due[incident.id] = None
+        healer.stirred.set()
+    said = patrol.store.read(healing.history, incident.id, decision, healer.mode)
+    await patrol.store.write(incidents.note_healing, incident.id, said)
+    return _Answered(escalated=False, sealed=0)
 
 
 def _escalate_and_prove(tx: Tx, incident: Incident, proof: Draft) -> _Answered:
     done = incidents.escalate(tx, incident.id, proof.at)
     return _Answered(escalated=done, sealed=_prove(tx, proof) if done else 0)
-
-
-def _settle_and_prove(tx: Tx, incident: Incident, resolution: Resolution, proof: Draft) -> _Answered:
-    done = incidents.settle(tx, incident.id, resolution, proof.at)
-    return _Answered(escalated=False, sealed=_prove(tx, proof) if done else 0)
 
 
 def _prove(tx: Tx, proof: Draft) -> int:

@@ -64,6 +64,16 @@ class Places:
         return self.state_dir / "scrub.key"
 
     @property
+    def policy(self) -> Path:
+        """The policy in force, as it was signed."""
+        return self.state_dir / "policy.json"
+
+    @property
+    def support_bundle(self) -> Path:
+        """The support bundle that an order asked for."""
+        return self.state_dir / "support-bundle.tar.gz"
+
+    @property
     def head_mark(self) -> Path:
         """The newest head, outside the database that it bears witness to."""
         return self.state_dir / "head.mark"

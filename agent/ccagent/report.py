@@ -5,7 +5,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ccagent import alarms, budget, clock, identity, incidents, metrics, queue, states, verify, withholding
+from ccagent import (
+    alarms,
+    attempts,
+    budget,
+    clock,
+    identity,
+    incidents,
+    metrics,
+    order_book,
+    policy,
+    queue,
+    states,
+    verify,
+    withholding,
+)
 from ccagent.alarms import Alarm
 from ccagent.incidents import Incident
 from ccagent.places import Places
@@ -24,6 +38,7 @@ class Vitals:
     last_patrol_at_ms: int | None = None
     last_checkin_at_ms: int | None = None
     checkin_error: str | None = None
+    mode: str = policy.OBSERVE
 
 
 def status(places: Places, store: Store, vitals: Vitals | None = None) -> dict[str, Any]:
@@ -50,6 +65,7 @@ def status(places: Places, store: Store, vitals: Vitals | None = None) -> dict[s
         "destination": dataclasses.asdict(store.read(queue.destination)),
         "last_patrol_at_ms": (vitals.last_patrol_at_ms if vitals else None) or seen,
         "checks": [_check(state) for state in patrolled],
+        "healing": healed(places, store, vitals),
         "open_incidents": len(open_),
         "incidents": [_incident(incident) for incident in open_[:MAX_LISTED]],
         "agent": dataclasses.asdict(vitals) if vitals else None,
@@ -72,6 +88,22 @@ def standing_alarms(store: Store, vitals: Vitals | None = None, now_ms: int | No
     if receipt_at_ms is not None and alarms.is_silent(receipt_at_ms, checkin_at_ms, now):
         found.append(Alarm(alarms.SILENCE, "check-ins arrive, but no receipt came for 48 h", receipt_at_ms))
     return found
+
+
+def healed(places: Places, store: Store, vitals: Vitals | None) -> dict[str, Any]:
+    """Return whether this appliance repairs, by which policy, what of it is suppressed, and the newest orders."""
+    who = _who(places)["appliance"]
+    known = store.read(policy.taken, who) if who is not None else None
+    return {
+        "mode": vitals.mode if vitals is not None else (known["mode"] if known is not None else policy.OBSERVE),
+        "policy_version_ms": known["version"] if known is not None else None,
+        "tries": store.read(attempts.counts),
+        "suppressions": [dataclasses.asdict(one) for one in store.read(attempts.suppressions)],
+        "orders": [
+            {"id": one.id, "runbook": one.runbook, "status": one.status, "told": bool(one.answered)}
+            for one in store.read(order_book.newest)
+        ],
+    }
 
 
 def queued(store: Store) -> dict[str, Any]:
@@ -129,11 +161,14 @@ def open_incidents(store: Store) -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals | None) -> dict[str, Any]:
-    """Return the answer to a question: status, queue, incidents, metrics, verify, receipt or store."""
+    """Return the answer to a question: status, queue, incidents, suppressions, metrics, verify, receipt or store."""
     answers: dict[object, Callable[[], dict[str, Any]]] = {
         "status": lambda: status(places, store, vitals),
         "queue": lambda: queued(store),
         "incidents": lambda: open_incidents(store),
+        "suppressions": lambda: {
+            "suppressions": [dataclasses.asdict(one) for one in store.read(attempts.suppressions)]
+        },
         "metrics": lambda: {"text": measured(places, store, vitals)},
         "verify": lambda: verified(places, store),
         "receipt": lambda: newest_receipt(store),
@@ -142,7 +177,7 @@ def answer(request: dict[str, Any], places: Places, store: Store, vitals: Vitals
     asked = request.get("ask")
     if isinstance(asked, str) and asked in answers:
         return answers[asked]()
-    named = "status, queue, incidents, metrics, verify or receipt"
+    named = "status, queue, incidents, suppressions, metrics, verify or receipt"
     return {"error": f"{str(asked)[:40]!r} is no question: ask for {named}"}
 
 
@@ -185,4 +220,5 @@ def _incident(incident: Incident) -> dict[str, Any]:
         "last_seen_at_ms": incident.last_seen_at_ms,
         "occurrences": incident.occurrences,
         "escalated": incident.escalated_at_ms is not None,
+        "healing": incident.healing,
     }

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, compile_path
 
-from ccserver import auth, context, health, limiting, marks, restores, scrape, sweeps
+from ccserver import auth, context, deadman, fleets, health, limiting, marks, restores, scrape, sweeps, telling
 from ccserver.config import Config
 from ccserver.context import Context
 from ccserver.errors import (
@@ -33,18 +33,24 @@ from ccserver.pages import codes as code_pages
 from ccserver.pages import incidents as incident_pages
 from ccserver.pages import keys as api_key_pages
 from ccserver.pages import sites as site_pages
-from ccserver.routes.agent import checkin, enrolment, incidents, log
+from ccserver.routes.agent import checkin, enrolment, incidents, log, plan, policy
 from ccserver.routes.agent import keys as key_routes
+from ccserver.routes.agent import orders as order_routes
 from ccserver.routes.api import (
     api_keys,
     appliances,
     audit,
+    baselines,
+    channels,
     checks,
     codes,
     evidence,
+    fleet_orders,
     openapi,
     orders,
     partners,
+    policies,
+    problems,
     rules,
     runbooks,
     sessions,
@@ -56,6 +62,9 @@ from ccserver.routes.api import (
 from ccserver.routes.api import health as health_routes
 from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
+from ccshared import notify
+
+_NOTICED_WITHIN_S = 10  # what began, changed or ended
 
 # The route table: every route there is, with who may call it.
 ENDPOINTS: list[Endpoint] = [
@@ -64,6 +73,9 @@ ENDPOINTS: list[Endpoint] = [
     *key_routes.ENDPOINTS,
     *log.ENDPOINTS,
     *incidents.ENDPOINTS,
+    *plan.ENDPOINTS,
+    *policy.ENDPOINTS,
+    *order_routes.ENDPOINTS,
     *api_keys.ENDPOINTS,
     *users.ENDPOINTS,
     *sessions.ENDPOINTS,
@@ -88,10 +100,15 @@ ENDPOINTS: list[Endpoint] = [
     *waivers.ENDPOINTS,
     *evidence.ENDPOINTS,
     *orders.ENDPOINTS,
+    *fleet_orders.ENDPOINTS,
+    *policies.ENDPOINTS,
+    *baselines.ENDPOINTS,
     *rules.ENDPOINTS,
     *runbooks.ENDPOINTS,
     *settings.ENDPOINTS,
     *audit.ENDPOINTS,
+    *channels.ENDPOINTS,
+    *problems.ENDPOINTS,
 ]
 ENDPOINTS += [openapi.endpoint(ENDPOINTS), reference.endpoint(lambda: openapi.document(ENDPOINTS))]
 
@@ -110,7 +127,12 @@ def make(config: Config, database_url: str) -> Starlette:
             await restores.check(database, known)
             gc.freeze()
             ctx = context.make(database, key_file, config, known)
-            async with scrape.serving(config, ctx), _sweeping(config, ctx), restores.watching(database, known):
+            async with (
+                scrape.serving(config, ctx),
+                _sweeping(config, ctx),
+                restores.watching(database, known),
+                notify.ready(),
+            ):
                 yield {"context": ctx}
         finally:
             await database.close()
@@ -125,16 +147,25 @@ def make(config: Config, database_url: str) -> Starlette:
 
 @contextlib.asynccontextmanager
 async def _sweeping(config: Config, ctx: Context) -> AsyncIterator[None]:
-    """Sweep in the background until the block ends, unless that is turned off."""
+    """Sweep, carry orders for many on, and tell people, in the background until the block ends; or nothing of it."""
     if not config.sweep_s:
         yield
         return
-    task = asyncio.create_task(sweeps.keep_sweeping(ctx.db, config.keep, config.sweep_s, partial(scrape.tell, ctx)))
+    tell, noticed_s = partial(scrape.tell, ctx), min(config.sweep_s, _NOTICED_WITHIN_S)
+    work = [
+        sweeps.keep_sweeping(ctx.db, config.keep, config.sweep_s, tell),
+        sweeps.keep_sweeping(ctx.db, config.keep, noticed_s, tell, (sweeps.NOTICING,)),
+        fleets.keep_advancing(ctx, config.sweep_s),
+        telling.keep_sending(telling.sender(ctx), partial(scrape.tell_attempt, ctx)),
+        deadman.keep_pinging(ctx.db, config),
+    ]
+    tasks = [asyncio.create_task(each) for each in work]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def routes() -> list[BaseRoute]:
@@ -145,6 +176,7 @@ def routes() -> list[BaseRoute]:
 def _guarded(row: Endpoint) -> Any:
     async def endpoint(request: Request) -> Response:
         request.scope["cc.route"] = row.path
+        limiting.check_transport(request)
         check_headers(request)
         await _admit(request, row)
         if row.method != "GET" and not row.path.startswith("/agent/"):

@@ -62,11 +62,15 @@ _CHANGES = frozenset({Caller.OPERATE, Caller.OWN, Caller.PLATFORM})
 
 @dataclass(frozen=True)
 class Principal:
-    """Who calls: a signed-in person or an API key. `partner_id` is whose rows are meant: a platform admin names one."""
+    """Who calls: a signed-in person or an API key. `partner_id` is whose rows are meant: a platform admin names one.
+
+    `person` is who stands behind that: who made the key, as the audit log names them.
+    """
 
     partner_id: str
     role: Role
     actor: str
+    person: str
     user: User | None = None
     second_factor: bool = False
 
@@ -174,7 +178,8 @@ async def _by_session(request: Request) -> Principal:
         user = await users.find(partner, session.user_id)
     if user is None:
         raise NotSignedInError
-    return Principal(user.partner_id, Role(user.role), f"user:{user.login}", user, session.second_factor)
+    actor = f"user:{user.login}"
+    return Principal(user.partner_id, Role(user.role), actor, actor, user, session.second_factor)
 
 
 async def _by_key(request: Request) -> Principal:
@@ -186,7 +191,7 @@ async def _by_key(request: Request) -> Principal:
     if key is None:
         raise NotSignedInError
     _note_use(context.of(request), key)
-    return Principal(key.partner_id, Role(key.role), f"key:{key.id}")
+    return Principal(key.partner_id, Role(key.role), f"key:{key.id}", key.created_by)
 
 
 def _note_use(ctx: Context, key: KnownKey) -> None:
@@ -223,6 +228,11 @@ def is_acceptable(password: str) -> bool:
 def hash_password(password: str) -> str:
     """Return the argon2id hash of a password; it takes 64 MiB and some tens of milliseconds."""
     return PasswordHasher().hash(password)
+
+
+def matches(password_hash: str | None, password: str) -> bool:
+    """Return whether the hash is the password's, for a command: it takes the process as long as argon2 does."""
+    return _password_is(password_hash or _NOBODY, password[:1000]) and password_hash is not None
 
 
 async def password_is(ctx: Context, password_hash: str | None, password: str) -> bool:

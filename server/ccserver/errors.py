@@ -14,6 +14,18 @@ class BadConfigError(CentralCommandError):
     """The configuration cannot be used."""
 
 
+class CatalogueError(CentralCommandError):
+    """The packaged catalogue of runbooks is not fit."""
+
+
+class CertificateError(CentralCommandError):
+    """The server's certificate cannot be used."""
+
+
+class PlainHttpError(CentralCommandError):
+    """Only over https, or through a proxy of this server's: what is sent here could be read on the way."""
+
+
 class DatabaseUnavailableError(CentralCommandError):
     """The database does not answer: is it running, and is DATABASE_URL right? Nothing was changed; try again."""
 
@@ -76,6 +88,18 @@ class AlreadyExistsError(CentralCommandError):
 
 class NotPendingError(CentralCommandError):
     """The order does not wait any more: an appliance took it, or it ended."""
+
+
+class RunbookUnknownError(NotFoundError):
+    """The catalogue has no such runbook."""
+
+
+class PeopleOnlyError(CentralCommandError):
+    """This runbook is for people: nothing of it runs by itself, and it cannot be ordered."""
+
+
+class RuleStateError(CentralCommandError):
+    """The rule is not where that can be decided of it."""
 
 
 class LastOwnerError(CentralCommandError):
@@ -148,6 +172,14 @@ class NotSignedInError(CentralCommandError):
 
 class ForbiddenError(CentralCommandError):
     """Your role does not allow this."""
+
+
+class SecondPersonNeededError(ForbiddenError):
+    """Another person than the one who ordered it must approve it."""
+
+
+class PersonNeededError(ForbiddenError):
+    """A person who signed in with a second factor approves; an API key cannot."""
 
 
 class LinkSpentError(CentralCommandError):
@@ -224,3 +256,15 @@ class CheckpointInvalidError(CentralCommandError):
 
 class EntryInvalidError(CentralCommandError):
     """An entry is not what belongs at its place in the log."""
+
+
+class AddressRefusedError(CentralCommandError):
+    """The address is not public, so nobody is told there; CCSERVER_NOTIFY_ALLOW lists those that may be."""
+
+
+class MailNotSetUpError(CentralCommandError):
+    """This server has no mail server to hand mail to: set CCSERVER_SMTP_HOST and CCSERVER_SMTP_FROM."""
+
+
+class ReceiverFailedError(CentralCommandError):
+    """The receiver did not take the message."""

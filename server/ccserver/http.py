@@ -28,7 +28,16 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 JSON_LIMIT = 2 * 1024 * 1024
 _BODY_SECONDS = 60
 _REQUEST_ID = re.compile(rb"[0-9a-f]{16,32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_ONCE = ("authorization", "content-type", "content-encoding", "if-match", "idempotency-key", "origin", "sec-fetch-site")
+_ONCE = (
+    "authorization",
+    "content-type",
+    "content-encoding",
+    "if-match",
+    "if-none-match",
+    "idempotency-key",
+    "origin",
+    "sec-fetch-site",
+)
 PROBLEM = "urn:central-command:problem:"
 
 
@@ -71,6 +80,8 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.BadQueryError: (422, "query-invalid"),
     errors.BadCursorError: (422, "cursor-invalid"),
     errors.SettingUnknownError: (422, "setting-unknown"),
+    errors.AddressRefusedError: (422, "address-refused"),
+    errors.MailNotSetUpError: (409, "mail-not-set-up"),
     errors.MethodNotAllowedError: (405, "method-not-allowed"),
     errors.SecondFactorNeededError: (403, "second-factor-needed"),
     errors.PreconditionNeededError: (428, "precondition-needed"),
@@ -83,7 +94,10 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.UnsupportedBodyError: (415, "unsupported-body"),
     errors.NotSignedInError: (401, "not-signed-in"),
     errors.ForbiddenError: (403, "forbidden"),
+    errors.SecondPersonNeededError: (403, "second-person-needed"),
+    errors.PersonNeededError: (403, "person-needed"),
     errors.ForeignOriginError: (403, "foreign-origin"),
+    errors.PlainHttpError: (403, "plain-http"),
     errors.TokenInvalidError: (401, "token-invalid"),
     errors.DeviceUnknownError: (401, "device-unknown"),
     errors.NonceExpiredError: (401, "nonce-expired"),
@@ -93,11 +107,14 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.CodeExpiredError: (403, "code-expired"),
     errors.ProofInvalidError: (403, "proof-invalid"),
     errors.NotFoundError: (404, "not-found"),
+    errors.RunbookUnknownError: (404, "runbook-unknown"),
     errors.LinkSpentError: (404, "link-spent"),
     errors.LogUnknownError: (404, "log-unknown"),
     errors.AlreadyExistsError: (409, "already-exists"),
     errors.SiteClosedError: (409, "site-closed"),
     errors.NotPendingError: (409, "not-pending"),
+    errors.PeopleOnlyError: (409, "people-only"),
+    errors.RuleStateError: (409, "rule-state"),
     errors.LastOwnerError: (409, "last-owner"),
     errors.LogGapError: (409, "log-gap"),
     errors.LogForkError: (409, "log-fork"),

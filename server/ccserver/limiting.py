@@ -5,7 +5,7 @@ import time
 from starlette.requests import Request
 
 from ccserver import context, limits
-from ccserver.errors import TooManyRequestsError
+from ccserver.errors import PlainHttpError, TooManyRequestsError
 from ccserver.http import Endpoint
 from ccserver.limits import Address, Kind
 
@@ -18,6 +18,14 @@ def address(request: Request) -> Address | None:
     peer = request.client.host if request.client else None
     trusted = context.of(request).config.trusted_proxies
     return limits.client(peer, request.headers.getlist("x-forwarded-for"), trusted)
+
+
+def check_transport(request: Request) -> None:
+    """Refuse plain http from anybody but this host and the proxies listed: PlainHttpError before anything is read."""
+    peer = request.client.host if request.client else None
+    plain = request.scope["scheme"] != "https"
+    if plain and not limits.may_speak_plainly(peer, context.of(request).config.trusted_proxies):
+        raise PlainHttpError
 
 
 def anonymous(request: Request, row: Endpoint) -> None:

@@ -119,6 +119,12 @@ def client(peer: str | None, forwarded: list[str], trusted: tuple[Network, ...])
     return at
 
 
+def may_speak_plainly(peer: str | None, trusted: tuple[Network, ...]) -> bool:
+    """Return whether nobody else reads what a peer sends over http: this host itself, or a proxy that is listed."""
+    at = _address(peer)
+    return at is None or at.is_loopback or any(at in network for network in trusted)
+
+
 def key_of(address: Address | None) -> str:
     """Return whose bucket an address takes from: an IPv4 address its own, IPv6 addresses one for their /64."""
     if address is None:

@@ -117,6 +117,7 @@ class Urls:
     server: str
     owner: str
     admin: str
+    backup: str
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class LocalPostgres:
     def urls(self, dbname: str) -> Urls:
         """Return the URLs of a database, whether or not it exists yet."""
         rest = f"@/{quote(dbname, safe='')}?host={quote(self._running.socket, safe='')}&port={_PORT}"
-        return Urls(*(f"postgresql://{role}{rest}" for role in ("cc_server", "cc_owner", _SUPERUSER)))
+        return Urls(*(f"postgresql://{role}{rest}" for role in ("cc_server", "cc_owner", _SUPERUSER, "cc_backup")))
 
     def create_database(self, name: str, template: str | None = None) -> Urls:
         """Create a database of cc_owner, empty or a copy of `template`; SqlFailedError when it exists."""

@@ -133,6 +133,18 @@ async def run(
     return len(todo)
 
 
+async def fill_schema(conn: "Connection", until: int, progress: Callable[[str], None]) -> None:
+    """Run the files up to a number in the transaction that the caller has open: taken back with it, or kept with it.
+
+    The lock lasts as long as the connection.
+    """
+    await _lock(conn, 60)
+    await conn.execute(_LEDGER)
+    for migration in pending(files()[:until], await _ledger(conn)):
+        progress(f"migrate  {migration.name}")
+        await _apply(conn, migration, conn.get_server_pid())
+
+
 async def _apply(conn: "Connection", migration: Migration, holder: int) -> None:
     try:
         async with conn.transaction():

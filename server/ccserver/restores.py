@@ -18,13 +18,13 @@ _log = logging.getLogger("ccserver")
 # How long a receipt may be given before the mark tells of it.
 EVERY_S = 5.0
 # Beyond what any other process's file has reached by then.
-_LEAP = 1 << 20
+LEAP = 1 << 20
 
 
 async def check(database: Database, marks: Marks) -> None:
     """Compare the database with what is known of it, and begin a new generation where it is older."""
     async with database.bare() as conn:
-        begun = await witness_marks.begin_generation(conn, marks.known, _LEAP)
+        begun = await witness_marks.begin_generation(conn, marks.known, LEAP)
         if begun is not None:
             _log.error(
                 "the database is older than the receipts that were given: it was restored from a backup."

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import asyncpg
 
@@ -264,6 +264,34 @@ async def open_pool(url: str, *, min_size: int = 2, max_size: int = 10) -> Datab
         raise DatabaseUnavailableError(
             f"The database cannot be reached ({error}): is it running, and is DATABASE_URL right?"
         ) from error
+
+
+@asynccontextmanager
+async def alone(url: str, setting: str) -> AsyncIterator["Connection"]:
+    """Open one connection outside the pool, for what takes long and copies; DatabaseUnavailableError names the setting.
+
+    It waits for every answer, however long that takes.
+    """
+    try:
+        conn = await asyncpg.connect(url, timeout=10, statement_cache_size=0)
+    except (*_AWAY, asyncpg.PostgresError, ValueError) as error:  # a ValueError's text may repeat a password
+        reason = "it is no address" if isinstance(error, ValueError) else str(error)
+        raise DatabaseUnavailableError(f"The database cannot be reached ({reason}): is {setting} right?") from error
+    try:
+        yield conn
+    except asyncpg.PostgresError as error:
+        raise DatabaseUnavailableError(f"The database refused: {error}. Nothing was kept.") from error
+    finally:
+        await conn.close(timeout=10)
+
+
+@asynccontextmanager
+async def platform_on(conn: "Connection") -> AsyncIterator[PlatformScope]:
+    """Open the scope over all tenants on a connection of its own, as a part of its transaction or as one."""
+    async with conn.transaction():
+        await conn.execute("SET LOCAL ROLE cc_platform")
+        yield PlatformScope(cast("PooledConnection", conn))
+        await conn.execute("RESET ROLE")
 
 
 async def _pool(url: str, min_size: int, max_size: int, *, statements: int) -> "Pool":

@@ -1,6 +1,7 @@
 """The server verifies its own logs: stored payloads, leaves and the root of each receipt, a chunk at a time."""
 
 import logging
+from dataclasses import replace
 
 from ccserver.queries import log_verifications
 from ccserver.queries.log_verifications import Pass, Place
@@ -26,6 +27,11 @@ async def advance(scope: PlatformScope, rows: int) -> Swept:
     if fault is not None:
         log.error("the stored log %s is not what was receipted: %s", of.origin, fault)
     return Swept(end - of.size, end - of.size)
+
+
+def at(of: Pass, size: int) -> Pass:
+    """Return the pass as it stands once `size` entries were verified."""
+    return replace(of, size=size)
 
 
 def fault_of(of: Pass, found: list[Place], end: int) -> str | None:

@@ -6,10 +6,13 @@ import signal
 import socket
 
 import uvicorn
+import uvloop
 
-from ccserver import app, health, keys
+from ccserver import app, catalogue, certificates, health, keys
+from ccserver.certificates import Pair, Shown
 from ccserver.config import Config
 from ccserver.errors import CentralCommandError
+from ccserver.queries import runbooks
 from ccserver.scope import Database, open_pool
 from ccshared import logs
 
@@ -18,35 +21,55 @@ class PortError(CentralCommandError):
     """The address cannot be listened on."""
 
 
-def run(config: Config, database_url: str) -> None:
+def certificate(config: Config) -> Shown | None:
+    """Return what connections are shown, None for plain http; BadConfigError or CertificateError if neither will do."""
+    config.check_transport()
+    return Shown(Pair(*config.tls, config.public_host)) if config.tls else None
+
+
+def run(config: Config, database_url: str, shown: Shown | None = None) -> None:
     """Serve until SIGINT or SIGTERM; every reason not to start is raised before anything listens."""
     logs.start(config.log_format)
     server_keys = keys.load(config.key_file)
-    asyncio.run(_check_url(database_url))
+    asyncio.run(_prepare(database_url))
     if config.metrics is not None and config.metrics_asked:
         _listen(*config.metrics, setting="CCSERVER_METRICS_LISTEN").close()
     listener = _listen(config.host, config.port, setting="CCSERVER_LISTEN")
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught once more when it is done
         signal.signal(number, lambda *_: None)
     at, port = _at(listener)
-    said = {"server": server_keys.server, "public_url": config.public_url, "address": at, "port": port}
+    said = {
+        "server": server_keys.server,
+        "public_url": config.public_url,
+        "address": at,
+        "port": port,
+        "tls": shown is not None,
+    }
     logging.getLogger("ccserver").info("serving", extra={"fields": said})
-    with listener:
-        uvicorn.Server(
-            uvicorn.Config(
-                app.make(config, database_url),
-                loop="uvloop",
-                http="httptools",
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=75,  # appliances come once a minute; a connection kept is a handshake saved
-                timeout_graceful_shutdown=5,
-            )
-        ).run(sockets=[listener])
+    with listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(_uvicorn(config, database_url), shown, listener))
+
+
+def _uvicorn(config: Config, database_url: str) -> uvicorn.Config:
+    return uvicorn.Config(
+        app.make(config, database_url),
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=75,  # appliances come once a minute; a connection kept is a handshake saved
+        timeout_graceful_shutdown=5,
+    )
+
+
+async def _serve(settings: uvicorn.Config, shown: Shown | None, listener: socket.socket) -> None:
+    settings.load()
+    settings.ssl = shown.context if shown else None
+    async with certificates.reloading(shown):
+        await uvicorn.Server(settings).serve(sockets=[listener])
 
 
 async def check(database: Database) -> None:
@@ -54,10 +77,13 @@ async def check(database: Database) -> None:
     await health.check_database(database)
 
 
-async def _check_url(database_url: str) -> None:
+async def _prepare(database_url: str) -> None:
+    """Check the database, and let it list the runbooks of this release."""
     database = await open_pool(database_url, min_size=1, max_size=1)
     try:
         await check(database)
+        async with database.platform() as scope:
+            await runbooks.replace(scope, catalogue.load())
     finally:
         await database.close()
 

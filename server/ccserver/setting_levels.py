@@ -1,4 +1,7 @@
-"""Settings at their levels: which places count for which tenant, and which value wins, the nearest or the default."""
+"""Settings at their levels: which places count for which tenant, and which value wins: the nearest, or the default.
+
+A value that prevails, as a stop does, wins from any level.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,6 +52,14 @@ def checked(setting: Setting, value: object) -> Value:
         raise BadBodyError(str(error)) from error
 
 
+def typed(setting: Setting, text: str) -> Value:
+    """Return the value that a person typed; BadBodyError says which the setting takes."""
+    try:
+        return setting.typed(text)
+    except BadSettingError as error:
+        raise BadBodyError(str(error)) from error
+
+
 def places(*tenant: str) -> tuple[Place, ...]:
     """Return the places that count, from far to near, for a partner, its site, and the site's appliance, as given."""
     return (OF_PLATFORM, *(Place(level, each) for level, each in zip(_LEVELS, tenant, strict=False)))
@@ -65,9 +76,19 @@ def effective(counting: Sequence[Place], made: Iterable[Made]) -> list[Effective
     return [_one(setting, counting, by_place) for _, setting in sorted(CATALOGUE.items())]
 
 
+def values(counting: Sequence[Place], made: Iterable[Made]) -> dict[str, Value]:
+    """Return the value of every setting by its name, as it counts at the last of the places."""
+    return {each.setting.name: each.value for each in effective(counting, made)}
+
+
 def _one(setting: Setting, counting: Sequence[Place], made: dict[tuple[str, str, str], Made]) -> Effective:
     found = [made.get((str(place.level), place.target_id, setting.name)) for place in counting]
-    nearest = next((each for each in reversed(found) if each is not None), None)
-    if nearest is None:
+    counts = _prevailing(setting, found) or next((each for each in reversed(found) if each is not None), None)
+    if counts is None:
         return Effective(setting, setting.default, DEFAULT, None)
-    return Effective(setting, nearest.value, nearest.level, found[-1])
+    return Effective(setting, counts.value, counts.level, found[-1])
+
+
+def _prevailing(setting: Setting, found: Sequence[Made | None]) -> Made | None:
+    """Return where the value is made that no nearer level undoes, the farthest first."""
+    return next((each for each in found if each and setting.prevails and each.value == setting.prevails), None)

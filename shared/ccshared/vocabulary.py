@@ -53,6 +53,7 @@ class Kind(StrEnum):
     HEARTBEAT = "heartbeat"
     KEY_ROTATION = "key_rotation"
     REDACTION = "redaction"
+    POLICY = "policy"
 
 
 class Clock(StrEnum):
@@ -130,6 +131,16 @@ class OrderStatus(StrEnum):
     REJECTED = "rejected"
 
 
+class FleetStatus(StrEnum):
+    """The life of an order for many appliances."""
+
+    UNAPPROVED = "unapproved"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
 class RuleStatus(StrEnum):
     """The life of a learned rule."""
 
@@ -147,3 +158,27 @@ class ChannelKind(StrEnum):
     WEBHOOK = "webhook"
     SLACK = "slack"
     PAGERDUTY = "pagerduty"
+
+
+class ProblemKind(StrEnum):
+    """What people are told of; the last two are the server's own."""
+
+    INCIDENT = "incident"
+    OFFLINE = "offline"
+    SILENT = "silent"
+    ALARM = "alarm"
+    FORK = "fork"
+    LOG = "log"
+    CHANNEL = "channel"
+    SWEEP = "sweep"
+
+
+class NotificationEvent(StrEnum):
+    """What a notification tells of a problem; a test tells of none."""
+
+    OPENED = "opened"
+    ESCALATED = "escalated"
+    ACKNOWLEDGED = "acknowledged"
+    REMINDER = "reminder"
+    ENDED = "ended"
+    TEST = "test"

@@ -117,6 +117,18 @@ def test_once_before_enrolment_checks_and_says_what_is_missing(machine: Machine)
     assert machine.status()["enrolled"] is False
 
 
+def test_enrolled_by_root_the_helper_that_was_set_up_obeys_that_server(machine: Machine, witness: Witness) -> None:
+    state = machine.places.state_dir.with_name("helper")
+    with machine.config.open("a") as settings:
+        settings.write(f'[helper]\nstate_dir = "{state}"\n')
+    machine.enroll(witness)
+    assert not state.exists()  # no helper was set up here
+    state.mkdir(mode=0o700)
+    assert "obeys this server" in machine.enroll(witness, "--replace").stdout
+    assert json.loads((state / "pinned.json").read_text())["appliance"] == APPLIANCE
+    assert APPLIANCE in machine.call("helper", "pin").stdout
+
+
 def test_an_agent_that_runs_is_enrolled_delivers_and_answers(machine: Machine, witness: Witness) -> None:
     agent = machine.start()
     assert machine.status()["enrolled"] is False

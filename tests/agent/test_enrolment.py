@@ -5,7 +5,7 @@ import pytest
 
 from ccagent import clock, enrolment, identity, queue
 from ccagent.client import Client, TransientError
-from ccagent.enrolment import AlreadyEnrolledError, EnrolmentError, enroll
+from ccagent.enrolment import AlreadyEnrolledError, EnrolmentError, Server, enroll
 from ccagent.places import Places
 from ccagent.store import Store
 from ccshared import entries, purposes
@@ -27,7 +27,7 @@ def places(tmp_path: Path) -> Places:
 
 
 async def test_a_code_makes_an_appliance(witness: Witness, places: Places) -> None:
-    known = await enroll(places, witness.url, witness.new_code(), "vm")
+    known = await enroll(places, Server(witness.url), witness.new_code(), "vm")
     assert identity.load(places) == known
     assert (known.server, known.site_id, known.appliance_id) == (SERVER, SITE, APPLIANCE)
     assert known.next_epoch_number == 1
@@ -38,18 +38,18 @@ async def test_the_same_code_again_after_a_lost_answer_enrols_the_same_key(witne
     code = witness.new_code()
     witness.tricks["enroll"].append("lose-answer")
     with pytest.raises(EnrolmentError, match="run the same command again"):
-        await enroll(places, witness.url, code, "vm")
+        await enroll(places, Server(witness.url), code, "vm")
     key = identity.load_key(places)
     assert identity.load(places) is None
-    assert (await enroll(places, witness.url, code, "vm")).public_key == (key.public.hex() if key else "")
+    assert (await enroll(places, Server(witness.url), code, "vm")).public_key == (key.public.hex() if key else "")
 
 
 async def test_an_identity_is_replaced_only_when_asked_to(witness: Witness, places: Places) -> None:
-    first = await enroll(places, witness.url, witness.new_code(), "vm")
+    first = await enroll(places, Server(witness.url), witness.new_code(), "vm")
     with pytest.raises(AlreadyEnrolledError, match="--replace"):
-        await enroll(places, witness.url, witness.new_code(), "vm")
+        await enroll(places, Server(witness.url), witness.new_code(), "vm")
     assert identity.load(places) == first
-    again = await enroll(places, witness.url, witness.new_code(), "vm", replace=True)
+    again = await enroll(places, Server(witness.url), witness.new_code(), "vm", replace=True)
     assert again.public_key == first.public_key
 
 
@@ -63,7 +63,7 @@ async def test_a_code_that_does_not_work_says_why_and_changes_nothing(
     if state is None:
         witness.codes.clear()
     with pytest.raises(EnrolmentError, match=says):
-        await enroll(places, witness.url, code, "vm")
+        await enroll(places, Server(witness.url), code, "vm")
     assert identity.load(places) is None
 
 
@@ -73,7 +73,7 @@ async def test_an_answer_that_the_named_key_did_not_sign_is_refused(
 ) -> None:
     witness.tricks["enroll"].append(trick)
     with pytest.raises(EnrolmentError, match="new code"):
-        await enroll(places, witness.url, witness.new_code(), "vm")
+        await enroll(places, Server(witness.url), witness.new_code(), "vm")
     assert identity.load(places) is None
 
 
@@ -82,7 +82,7 @@ async def test_another_server_than_the_code_is_from_is_refused(witness: Witness,
         secret = purposes.parse_code(code := witness.new_code()).secret
         stranger.codes[secret] = "fresh"
         with pytest.raises(EnrolmentError, match="did not prove to be the server"):
-            await enroll(places, stranger.url, code, "vm")
+            await enroll(places, Server(stranger.url), code, "vm")
     assert identity.load(places) is None
 
 
@@ -91,20 +91,20 @@ async def test_a_server_that_cannot_be_reached_costs_nothing(witness: Witness, p
     code = witness.new_code()
     witness.tricks["enroll"].append(trick)
     with pytest.raises(EnrolmentError) as caught:
-        await enroll(places, witness.url, code, "vm")
+        await enroll(places, Server(witness.url), code, "vm")
     assert code not in str(caught.value)
-    await enroll(places, witness.url, code, "vm")
+    await enroll(places, Server(witness.url), code, "vm")
 
 
 @pytest.mark.parametrize("code", ["", "hello", "cc.example/abc/def"])
 async def test_what_is_no_code_is_refused_before_anybody_is_asked(places: Places, code: str) -> None:
     with pytest.raises(EnrolmentError, match="copy it whole"):
-        await enroll(places, "http://127.0.0.1:9", code, "vm")
+        await enroll(places, Server("http://127.0.0.1:9"), code, "vm")
     assert not places.state_dir.exists()
 
 
 async def test_a_log_begins_with_a_genesis_that_names_the_key(witness: Witness, places: Places) -> None:
-    known = await enroll(places, witness.url, witness.new_code(), "vm")
+    known = await enroll(places, Server(witness.url), witness.new_code(), "vm")
     store = Store.open(places)
     async with client_of(places) as client:
         log = await enrolment.ensure_epoch(store, places, client, STAMP)
@@ -120,7 +120,7 @@ async def test_a_log_begins_with_a_genesis_that_names_the_key(witness: Witness, 
 async def test_a_reinstalled_appliance_goes_on_after_its_earlier_logs(witness: Witness, places: Places) -> None:
     newest = f"{SERVER}/log/{APPLIANCE}/3-00000003\nthe newest receipt"
     witness.logs["3-00000003"] = Log(b"", receipt=newest)
-    known = await enroll(places, witness.url, witness.new_code(), "vm")
+    known = await enroll(places, Server(witness.url), witness.new_code(), "vm")
     assert (known.next_epoch_number, known.previous_receipt) == (4, newest)
 
 
@@ -129,7 +129,7 @@ async def test_what_cannot_be_a_receipt_of_ours_never_gets_into_a_genesis(
     witness: Witness, places: Places, receipt: str
 ) -> None:
     witness.logs["3-00000003"] = Log(b"", receipt=receipt)
-    assert (await enroll(places, witness.url, witness.new_code(), "vm")).previous_receipt is None
+    assert (await enroll(places, Server(witness.url), witness.new_code(), "vm")).previous_receipt is None
 
 
 async def test_earlier_logs_not_told_at_enrolment_are_asked_for_before_the_log_begins(
@@ -137,7 +137,7 @@ async def test_earlier_logs_not_told_at_enrolment_are_asked_for_before_the_log_b
 ) -> None:
     witness.logs["3-00000003"] = Log(b"")
     witness.tricks["history"].extend(["503", "503"])
-    known = await enroll(places, witness.url, witness.new_code(), "vm")
+    known = await enroll(places, Server(witness.url), witness.new_code(), "vm")
     assert known.next_epoch_number is None
     store = Store.open(places)
     async with client_of(places) as client:
@@ -148,7 +148,7 @@ async def test_earlier_logs_not_told_at_enrolment_are_asked_for_before_the_log_b
 
 
 async def test_a_log_of_another_appliance_ends_and_the_next_number_begins(witness: Witness, places: Places) -> None:
-    known = await enroll(places, witness.url, witness.new_code(), "vm")
+    known = await enroll(places, Server(witness.url), witness.new_code(), "vm")
     store = Store.open(places)
     async with client_of(places) as client:
         first = await enrolment.ensure_epoch(store, places, client, STAMP)

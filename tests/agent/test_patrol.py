@@ -232,7 +232,7 @@ def test_silence_of_a_day_is_broken_by_a_heartbeat(world: World) -> None:
         at_ms = 1_800_000_000_000 + round(hours * HOUR)
         stamp = (at_ms, Clock.SYNC)
         beat, gap = evidence.heartbeat(stamp, "0.1.0"), evidence.gap(stamp)
-        assert world.store.write_now(patrol._note, [], beat, gap).sealed == sealed
+        assert world.store.write_now(patrol._note, [], patrol._Beside(beat, gap)).sealed == sealed
     assert world.log()[-1].kind == "heartbeat"
 
 

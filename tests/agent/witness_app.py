@@ -80,6 +80,13 @@ class Witness:
         self.names_poison = True  # whether a refusal says which entry it is for
         self.keys: list[dict[str, str]] | None = None  # other than the two it began with
         self.statements: list[dict[str, Any]] = []
+        self.policy: dict[str, Any] | None = None  # an envelope, as tests.agent.directing signs it
+        self.policy_etag: str | None = None
+        self.orders: dict[str, dict[str, Any]] = {}  # envelopes by the name under which they are delivered
+        self.order_status: dict[str, str] = {}
+        self.results: list[tuple[str, dict[str, Any]]] = []
+        self.plan: Any = None
+        self.planned: list[dict[str, Any]] = []
 
     def new_code(self, state: str = "fresh") -> str:
         secret = secrets.token_hex(16)
@@ -242,9 +249,9 @@ async def checkin(witness: Witness, request: Request, trick: str) -> Response:
         {
             "server_at_ms": int(time.time() * 1000),
             "head_size": 0,
-            "policy_etag": None,
-            "orders_waiting": False,
-            "next_checkin_s": 60,
+            "policy_etag": witness.policy_etag,
+            "orders_waiting": bool(deliverable(witness)),
+            "next_checkin_s": 5 if witness.policy is not None else 60,
         }
     )
 
@@ -289,6 +296,43 @@ async def put_entry(witness: Witness, request: Request, trick: str) -> Response:
         return JSONResponse({"epoch": epoch, "seq": seq, "leaf": "0" * 64})
     log.lines[seq] = payload
     return JSONResponse({"epoch": epoch, "seq": seq, "leaf": merkle.leaf_hash(payload).hex()})
+
+
+def deliverable(witness: Witness) -> list[dict[str, Any]]:
+    over = ("succeeded", "failed", "rejected", "cancelled")
+    return [sent for name, sent in witness.orders.items() if witness.order_status.get(name) not in over]
+
+
+async def policy(witness: Witness, request: Request, trick: str) -> Response:
+    return JSONResponse(witness.policy) if witness.policy is not None else problem(404, "not-found")
+
+
+async def orders(witness: Witness, request: Request, trick: str) -> Response:
+    return JSONResponse({"orders": deliverable(witness)})
+
+
+async def acknowledge(witness: Witness, request: Request, trick: str) -> Response:
+    order = request.path_params["order"]
+    if order not in witness.orders:
+        return problem(404, "not-found")
+    return JSONResponse({"status": witness.order_status.setdefault(order, "acknowledged")})
+
+
+async def result(witness: Witness, request: Request, trick: str) -> Response:
+    order, said = request.path_params["order"], await request.json()
+    witness.results.append((order, said))
+    if order not in witness.orders:
+        return problem(404, "not-found")
+    if trick == "lose-answer":
+        return HangsUp()
+    if said["status"] != "running" or witness.order_status.get(order) == "acknowledged":
+        witness.order_status[order] = said["status"]
+    return JSONResponse({"status": witness.order_status[order]})
+
+
+async def plan(witness: Witness, request: Request, trick: str) -> Response:
+    witness.planned.append(await request.json())
+    return JSONResponse(witness.plan) if witness.plan is not None else problem(404, "not-found")
 
 
 async def keys(witness: Witness, request: Request, trick: str) -> Response:
@@ -367,6 +411,9 @@ def app(witness: Witness) -> Starlette:
     closed |= {"append": ("POST", "/log/{epoch}/entries", append)}
     closed |= {"put": ("PUT", "/log/{epoch}/entries/{seq}", put_entry)}
     closed |= {"incidents": ("PUT", "/incidents", incidents), "patterns": ("PUT", "/patterns", patterns)}
+    closed |= {"policy": ("GET", "/policy", policy), "orders": ("GET", "/orders", orders)}
+    closed |= {"ack": ("POST", "/orders/{order}/ack", acknowledge), "plan": ("POST", "/plan", plan)}
+    closed |= {"result": ("POST", "/orders/{order}/result", result)}
     routes = [
         Route(api + path, call(witness, name, handler), methods=[method])
         for name, (method, path, handler) in closed.items()

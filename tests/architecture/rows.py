@@ -24,6 +24,7 @@ WORDS: dict[tuple[str, str], Any] = {
     ("users", "role"): "owner",
     ("api_keys", "role"): "owner",
     ("settings", "level"): "partner",
+    ("fleet_orders", "life_s"): 3600,
     ("evidence_bundles", "payload"): r"\x00",
 }
 _BY_TYPE: dict[str, list[Callable[[int], Any]]] = {

@@ -131,11 +131,12 @@ async def _unlock(url: str) -> str:
 
 def _checkins(db: Database) -> Block:
     said = Checkin(version="0.1.0", hostname="box", sent_at_ms=1, clock=Clock.SYNC, epoch=EPOCH, size=10)
+    reporting = appliances.Reporting(None, 0, "basis")
     devices = itertools.cycle([Device(f"s-{number}", f"a-{number}") for number in range(IN_TURN)])
 
     async def block() -> None:
         async with db.bare() as conn:
-            assert await appliances.check_in(conn, next(devices), said, None, 0)
+            assert await appliances.check_in(conn, next(devices), said, reporting)
 
     return block
 

@@ -236,7 +236,9 @@ async def appliance(server: Running, folder: Path, receipts: Receipts, pace: Pac
     places = Places(folder)
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     if identity.load_enrolment(places) is None:
-        await enrolment.enroll(places, server.url, str(await server.code("acme", "acme-clinic")), "box")
+        await enrolment.enroll(
+            places, enrolment.Server(server.url), str(await server.code("acme", "acme-clinic")), "box"
+        )
     who = identity.load_enrolment(places)
     assert who is not None
     store = Store.open(places)

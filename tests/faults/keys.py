@@ -134,7 +134,7 @@ class Story:
             async with server.db.site("acme", "acme-clinic") as scope:
                 code = await server_enrolment.make_code(scope, server.keys, 24, replaces=known.appliance_id)
             await asyncio.to_thread(self.at.mkdir)
-            await enrolment.enroll(Places(self.at), server.url, str(code), "box")
+            await enrolment.enroll(Places(self.at), enrolment.Server(server.url), str(code), "box")
         await self._deliver(3)
         anew = identity.load(Places(self.at))
         assert anew is not None

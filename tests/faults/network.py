@@ -58,7 +58,9 @@ def run(seed: int, n: int) -> Row:
 async def _through_the_line(folder: Path, row: Row, chance: random.Random, n: int) -> None:
     async with real_server.serving(folder) as server:
         places = appliance.Places(folder / "agent")
-        await enrolment.enroll(places, server.url, str(await server.code("acme", "acme-clinic")), "box")
+        await enrolment.enroll(
+            places, enrolment.Server(server.url), str(await server.code("acme", "acme-clinic")), "box"
+        )
         who = identity.load_enrolment(places)
         assert who is not None
         name = next(iter(who.identity.witnesses))

@@ -94,7 +94,7 @@ async def _four_weeks(folder: Path, row: Row, chance: random.Random, n: int) -> 
 
 async def _settle_in(server: Running, places: Places, line: Line) -> None:
     """Enrol while there is a network, and let the agent's way lead through the line from then on."""
-    await enrolment.enroll(places, server.url, str(await server.code("acme", "acme-clinic")), "box")
+    await enrolment.enroll(places, enrolment.Server(server.url), str(await server.code("acme", "acme-clinic")), "box")
     who = identity.load_enrolment(places)
     assert who is not None
     with contextlib.closing(appliance.open_store(places)) as store:

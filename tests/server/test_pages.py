@@ -166,7 +166,15 @@ async def test_every_page_forbids_whatever_it_does_not_need(owner: httpx.AsyncCl
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert not re.search(r"<script|<style|\sstyle=|\son[a-z]+=|https?://", answer.text)
+        loads = re.sub(r"--server-url \S+</pre>", "", answer.text)  # a line to copy, not to load
+        assert not re.search(r"<script|<style|\sstyle=|\son[a-z]+=|https?://", loads)
+
+
+async def test_the_line_that_installs_holds_no_code(owner: httpx.AsyncClient) -> None:
+    """A code in an address or on a command line is readable for every user of the appliance, and for proxies."""
+    lines = re.findall(r"<pre>(.*cc-agent enroll.*)</pre>", (await owner.get("/sites/acme-clinic")).text)
+    assert lines
+    assert all(re.fullmatch(r"sudo cc-agent enroll --server-url http://127\.0\.0\.1:\d+", line) for line in lines)
 
 
 async def test_a_page_names_its_style_by_content_and_browsers_keep_it(visitor: httpx.AsyncClient) -> None:

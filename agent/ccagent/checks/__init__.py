@@ -43,6 +43,16 @@ async def run_one(name: str, host: Host, settings: ChecksSettings, now: datetime
     return await guarded(check, name, host.host_id, settings.time_limit_s)
 
 
+async def run_named(name: str, host: Host, settings: ChecksSettings, now: datetime) -> Finding | None:
+    """Return the finding of a family or of a plugin about this machine; None for a name that is neither's."""
+    if name in FAMILIES:
+        return await run_one(name, host, settings, now)
+    for wanted in settings.plugin:
+        if f"plugin_{wanted.name}" == name and wanted.host_id in (None, host.host_id):
+            return await _plugin(host, wanted, now, asyncio.Semaphore(1))
+    return None
+
+
 async def guarded(check: Awaitable[Finding], name: str, host_id: str, limit_s: float) -> Finding:
     """Return what the check answers, or unknown with the exception's class when it raises or takes too long."""
     # gather hands over whatever a check raises, but not a cancellation of this very call.

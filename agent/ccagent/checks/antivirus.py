@@ -20,7 +20,7 @@ _HEADER_BYTES = 512
 async def check(host: Host, settings: AntivirusSettings, now: datetime) -> Finding:
     """Fail critical when inactive, high when the binary differs or signatures are older than 7 days."""
     unit = await look(host, settings.unit, settings.process)
-    digest = await asyncio.to_thread(_digest, host.place(settings.binary))
+    digest = await binary_digest(host, settings) or await host.read_as_root("antivirus_binary")
     built = signatures_built(host, settings)
     facts: dict[str, Any] = {
         "unit": unit.name,
@@ -33,6 +33,11 @@ async def check(host: Host, settings: AntivirusSettings, now: datetime) -> Findi
     if settings.signature_dir:
         parts.append(_signatures(settings, built, now))
     return add_up("antivirus", host, parts, facts)
+
+
+async def binary_digest(host: Host, settings: AntivirusSettings) -> str | None:
+    """Return the hex SHA-256 of the engine's binary, None when it cannot be read."""
+    return await asyncio.to_thread(_digest, host.place(settings.binary))
 
 
 def signatures_built(host: Host, settings: AntivirusSettings) -> datetime | None:
@@ -97,7 +102,7 @@ def _state(unit: Unit) -> Part:
 
 def _binary(settings: AntivirusSettings, digest: str | None) -> Part:
     if digest is None:
-        return unclear(f"{settings.binary} cannot be read: set binary under [checks.antivirus]")
+        return unclear(f"{settings.binary} cannot be read: set binary under [checks.antivirus], or run the helper")
     if settings.binary_sha256 is None:
         return unclear(
             f'no approved binary: add binary_sha256 = "{digest}" under [checks.antivirus] once you trust this one'

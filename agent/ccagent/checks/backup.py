@@ -10,13 +10,16 @@ from ccagent.checks import times
 from ccagent.checks.parts import Part, add_up, bad, good, unclear
 from ccagent.config import BackupSettings
 from ccagent.finding import Finding, one_line
-from ccagent.host import Host, ProgramMissingError
+from ccagent.host import Host, Output, ProgramMissingError
 from ccshared.vocabulary import Severity
 
 _UNSET = (
     'no backup is configured: add status_file = "/path/backup.json", or a restic or borg repository, '
     "under [checks.backup]"
 )
+MAX_STATUS = 64 * 1024
+LIST_S = 45.0
+STATUS_FIELDS = ("last_backup", "last_restore_test", "checksum")
 _ZONE = re.compile(r"(Z|[+-]\d\d:?\d\d)$")
 
 
@@ -51,13 +54,13 @@ async def check(host: Host, settings: BackupSettings, now: datetime) -> Finding:
 async def _record(host: Host, settings: BackupSettings) -> Record:
     """A repository is asked itself, whatever the status file is like; of restore tests only that file can tell."""
     if settings.restic_repository is None and settings.borg_repository is None:
-        return _by_file(_status(host, settings), settings)
+        return _by_file(await _status(host, settings), settings)
     if settings.restic_repository is not None:
         made, checksum, source = *await _restic(host, settings), "restic"
     else:
         made, checksum, source = *await _borg(host, settings), "borg"
     try:
-        tested, problem = _status(host, settings).get("last_restore_test"), ""
+        tested, problem = (await _status(host, settings)).get("last_restore_test"), ""
     except NoAnswerError as error:
         tested, problem = None, str(error)
     return Record(source, made, checksum, tested, problem)
@@ -71,15 +74,17 @@ def _by_file(status: dict[str, Any], settings: BackupSettings) -> Record:
     return Record("status_file", status["last_backup"], status.get("checksum"), status.get("last_restore_test"))
 
 
-def _status(host: Host, settings: BackupSettings) -> dict[str, Any]:
+def status_text(host: Host, settings: BackupSettings) -> str:
+    """Return what the status file says; OSError when it cannot be read."""
+    return host.read_text(settings.status_file or "", MAX_STATUS)
+
+
+async def _status(host: Host, settings: BackupSettings) -> dict[str, Any]:
     if settings.status_file is None:
         return {}
+    text = await _status_text(host, settings)
     try:
-        status = json.loads(host.read_text(settings.status_file, 64 * 1024))
-    except OSError as error:
-        raise NoAnswerError(
-            f"{settings.status_file} cannot be read ({error.strerror}): let the backup write it"
-        ) from error
+        status = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise NoAnswerError(f"{settings.status_file} is not JSON: mend what writes it") from error
     if not isinstance(status, dict):
@@ -87,18 +92,38 @@ def _status(host: Host, settings: BackupSettings) -> dict[str, Any]:
     return status
 
 
+async def _status_text(host: Host, settings: BackupSettings) -> str:
+    try:
+        return status_text(host, settings)
+    except OSError as error:
+        told = await host.read_as_root("backup_status")
+        if told is not None:
+            return told
+        help_line = ", or run the helper" if isinstance(error, PermissionError) else ""
+        raise NoAnswerError(
+            f"{settings.status_file} cannot be read ({error.strerror}): let the backup write it{help_line}"
+        ) from error
+
+
+def restic_command(settings: BackupSettings) -> tuple[str, ...]:
+    """Return the argument vector that lists the newest snapshots of the configured restic repository."""
+    return (
+        *("restic", "snapshots", "--json", "--latest", "1", "--no-lock", "--no-cache"),
+        *("--repo", str(settings.restic_repository)),
+        *("--password-file", str(settings.restic_password_file)),
+    )
+
+
+def borg_command(settings: BackupSettings) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the argument vector that lists the newest archive of the borg repository, and its environment."""
+    # borg writes local time without a zone, so it is made to live in UTC.
+    env = {"TZ": "UTC", "BORG_PASSCOMMAND": f"cat {_quoted(str(settings.borg_passphrase_file))}"}
+    return ("borg", "list", "--json", "--last", "1", "--bypass-lock", str(settings.borg_repository)), env
+
+
 async def _restic(host: Host, settings: BackupSettings) -> tuple[object, object]:
     """Return time and id of the newest snapshot, (None, None) for none; the id is the hash of its content."""
-    argv = [
-        *("restic", "snapshots", "--json", "--latest", "1", "--no-lock", "--no-cache"),
-        *(
-            "--repo",
-            str(settings.restic_repository),
-            "--password-file",
-            str(settings.restic_password_file),
-        ),
-    ]
-    snapshots = await _listing(host, argv, {})
+    snapshots = await _listing(host, "restic", restic_command(settings), {})
     if not isinstance(snapshots, list):
         raise NoAnswerError("restic answered with no list of snapshots")
     # One for each host and set of paths: the newest of all is the last backup.
@@ -107,10 +132,7 @@ async def _restic(host: Host, settings: BackupSettings) -> tuple[object, object]
 
 async def _borg(host: Host, settings: BackupSettings) -> tuple[object, object]:
     """Return time and id of the newest archive, (None, None) for none."""
-    argv = ["borg", "list", "--json", "--last", "1", "--bypass-lock", str(settings.borg_repository)]
-    # borg writes local time without a zone, so it is made to live in UTC.
-    env = {"TZ": "UTC", "BORG_PASSCOMMAND": f"cat {_quoted(str(settings.borg_passphrase_file))}"}
-    answer = await _listing(host, argv, env)
+    answer = await _listing(host, "borg", *borg_command(settings))
     archives = answer.get("archives") if isinstance(answer, dict) else None
     if not isinstance(archives, list):
         raise NoAnswerError("borg answered with no list of archives")
@@ -118,18 +140,22 @@ async def _borg(host: Host, settings: BackupSettings) -> tuple[object, object]:
     return _newest([(made if _ZONE.search(made) else f"{made}+00:00", name) for made, name in pairs])
 
 
-async def _listing(host: Host, argv: list[str], env: dict[str, str]) -> Any:
-    output = await host.run(argv, timeout_s=45, env=env)
+async def _listing(host: Host, tool: str, argv: tuple[str, ...], env: dict[str, str]) -> Any:
+    output = await host.run_as_root(tool, argv, timeout_s=LIST_S, env=env)
     if not output.complete:
         # The repository's address may hold a password, and the complaint the address: only the program is named.
         raise NoAnswerError(
-            f"{argv[0]} could not list the repository ({_how(output.timed_out, output.code)}): "
-            f"run it by hand as the agent's user, and check repository and password file"
+            f"{tool} could not list the repository ({_how(output.timed_out, output.code)}): "
+            f"run it by hand as {_who(output)}, and check repository and password file"
         )
     try:
         return json.loads(output.stdout)
     except (ValueError, RecursionError) as error:
-        raise NoAnswerError(f"{argv[0]} answered with no JSON: is it too old?") from error
+        raise NoAnswerError(f"{tool} answered with no JSON: is it too old?") from error
+
+
+def _who(output: Output) -> str:
+    return "root" if output.as_root else "the agent's user, or run the helper"
 
 
 def _how(timed_out: bool, code: int) -> str:

@@ -18,6 +18,9 @@ _CIPHER = re.compile(r"^\s*cipher:\s+(\S+)", re.MULTILINE)
 _KEY_BITS = re.compile(r"\bkeysize:\s+(\d+)")
 _TYPE = re.compile(r"^\s*type:\s+(\S+)", re.MULTILINE)
 
+# util-linux before 2.37 knows one mount point only.
+LSBLK = tuple(("lsblk", "--json", "-o", f"NAME,PATH,TYPE,FSTYPE,{column}") for column in ("MOUNTPOINTS", "MOUNTPOINT"))
+
 Node = dict[str, Any]
 
 
@@ -65,10 +68,25 @@ def mappings_of(chain: list[Node]) -> list[Node]:
     return [node for node in chain if node.get("type") == "crypt"]
 
 
+async def commands(host: Host, settings: EncryptionSettings) -> list[tuple[str, ...]]:
+    """Return the argument vectors by which cryptsetup tells of the configured volumes."""
+    devices = await _devices(host)
+    return [argv for path in settings.volumes for argv in _commands(chains_to(devices, str(path)), str(path))]
+
+
+def _commands(chains: list[list[Node]], wanted: str) -> list[tuple[str, ...]]:
+    """A LUKS device that is not opened tells of itself in its header; of an opened one the kernel tells."""
+    if chains and chains[0][-1].get("fstype") == "crypto_LUKS":
+        return [("cryptsetup", "luksDump", "--", wanted)]
+    found = [mappings_of(chain) for chain in chains]
+    outermost = sorted({str(mappings[0].get("name")) for mappings in found if mappings})
+    return [("cryptsetup", "status", "--", name) for name in outermost]
+
+
 async def _devices(host: Host) -> list[Node]:
-    output = await host.run(["lsblk", "--json", "-o", "NAME,PATH,TYPE,FSTYPE,MOUNTPOINTS"], timeout_s=20)
-    if not output.complete:  # util-linux before 2.37 knows one mount point only
-        output = await host.run(["lsblk", "--json", "-o", "NAME,PATH,TYPE,FSTYPE,MOUNTPOINT"], timeout_s=20)
+    output = await host.run_as_root("lsblk", LSBLK[0], timeout_s=20)
+    if not output.complete:
+        output = await host.run_as_root("lsblk", LSBLK[1], timeout_s=20)
     if not output.complete:
         raise NoDevicesError(f"lsblk: {output.complaint()}")
     try:
@@ -97,15 +115,11 @@ async def _volume(
     chains = chains_to(devices, wanted)
     if not chains:
         return unclear(f"{wanted} is no mount point or device here: mount it, or correct volumes"), fact
-    if chains[0][-1].get("fstype") == "crypto_LUKS":
-        fact["encrypted"] = True
-        return _judge(host, settings, fact, [await _header(host, wanted)])
     found = [mappings_of(chain) for chain in chains]
-    fact["encrypted"] = all(found)
-    if not all(found):
+    fact["encrypted"] = chains[0][-1].get("fstype") == "crypto_LUKS" or all(found)
+    if not fact["encrypted"]:
         return bad(f"{wanted} is not encrypted", Severity.CRITICAL, "volume_not_encrypted"), fact
-    outermost = sorted({str(mappings[0].get("name")) for mappings in found})
-    return _judge(host, settings, fact, [await _mapping(host, name) for name in outermost])
+    return _judge(host, settings, fact, [await _mapping(host, argv) for argv in _commands(chains, wanted)])
 
 
 def _judge(
@@ -114,7 +128,7 @@ def _judge(
     wanted = fact["volume"]
     seen = [mapping for mapping in mappings if mapping is not None]
     if len(seen) < len(mappings):
-        why = "install cryptsetup" if host.privileged else "that needs root: run the helper"
+        why = "install cryptsetup" if host.privileged else "that needs root and cryptsetup: run the helper"
         return unclear(f"{wanted} is encrypted, but its cipher and key size cannot be read: {why}"), fact
     weakest = min(seen, key=lambda mapping: (not _is_null(mapping), mapping.key_bits))
     fact = {**fact, "kind": weakest.kind, "cipher": weakest.cipher, "key_bits": weakest.key_bits}
@@ -131,21 +145,13 @@ def _judge(
     return good(f"{wanted} is encrypted ({weakest.cipher}, {weakest.key_bits} bits)"), fact
 
 
-async def _mapping(host: Host, name: str) -> Mapping | None:
+async def _mapping(host: Host, argv: tuple[str, ...]) -> Mapping | None:
     try:
-        output = await host.run(["cryptsetup", "status", "--", name], timeout_s=20)
+        output = await host.run_as_root("cryptsetup", argv, timeout_s=20)
     except ProgramMissingError:
         return None
-    return mapping_from(output.stdout) if output.complete else None
-
-
-async def _header(host: Host, device: str) -> Mapping | None:
-    """A LUKS device that is not opened tells of itself in its header."""
-    try:
-        output = await host.run(["cryptsetup", "luksDump", "--", device], timeout_s=20)
-    except ProgramMissingError:
-        return None
-    return mapping_from_header(output.stdout) if output.complete else None
+    read = mapping_from_header if argv[1] == "luksDump" else mapping_from
+    return read(output.stdout) if output.complete else None
 
 
 def mapping_from_header(dump: str) -> Mapping | None:

@@ -22,6 +22,10 @@ _RUNTIME_FLAGS = frozenset({"dynamic", "timeout"})
 _INBOUND_HOOKS = frozenset({"input", "prerouting", "ingress"})
 _IPTABLES_COUNTS = re.compile(r" \[\d+:\d+\]$|^\[\d+:\d+\] ")
 
+NFT = ("nft", "-j", "list", "ruleset")
+IPTABLES = ("iptables-save",)
+IP6TABLES = ("ip6tables-save",)
+
 Rules = list[dict[str, Any]]
 
 
@@ -31,12 +35,16 @@ class NotARulesetError(ValueError):
 
 @dataclass(frozen=True)
 class Ruleset:
-    """What a tool showed: the hash of its normal form, whether it filters what comes in, the policies of its hooks."""
+    """What a tool showed: the hash of its normal form, whether it filters what comes in, the policies of its hooks.
+
+    `as_root`: whether it was shown to root, from whom nothing is hidden.
+    """
 
     tool: str
     sha256: str
     filters: bool
     policies: tuple[str, ...]
+    as_root: bool
 
 
 async def check(host: Host, settings: FirewallSettings, now: datetime) -> Finding:
@@ -44,7 +52,7 @@ async def check(host: Host, settings: FirewallSettings, now: datetime) -> Findin
     del now  # the answer does not depend on it
     seen, problems = await _rulesets(host, settings)
     ruleset = next((ruleset for ruleset in seen if ruleset.filters), seen[0] if seen else None)
-    if ruleset is None or (not ruleset.filters and (problems or not host.privileged)):
+    if ruleset is None or (not ruleset.filters and (problems or not ruleset.as_root)):
         # An empty answer given to who may not look, or beside a tool that failed, does not show that there is nothing.
         why = "; ".join(problems) or "the ruleset looks empty, but only root may see it: run the helper"
         return add_up("firewall", host, [unclear(why)], {})
@@ -111,39 +119,39 @@ async def _rulesets(host: Host, settings: FirewallSettings) -> tuple[list[Rulese
 
 
 async def _nft(host: Host, settings: FirewallSettings) -> Ruleset:
-    output = await host.run(["nft", "-j", "list", "ruleset"], timeout_s=20)
-    _demand(host, "nft", output)
+    output = await host.run_as_root("nft", NFT, timeout_s=20)
+    _demand("nft", output)
     rules = normalised(output.stdout, settings.ignore_tables)
     policies = [
         f"{chain.get('family')} {chain.get('table')} {chain.get('hook')} {chain.get('policy', 'accept')}"
         for chain in _hooked(rules)
     ]
     text = json.dumps(rules, sort_keys=True, separators=(",", ":"))
-    return Ruleset("nft", _sha256(text), filters(rules), tuple(policies))
+    return Ruleset("nft", _sha256(text), filters(rules), tuple(policies), output.as_root)
 
 
 async def _iptables(host: Host, settings: FirewallSettings) -> Ruleset:
     del settings  # tables of iptables have fixed names: none is to be left out
-    output = await host.run(["iptables-save"], timeout_s=20)
-    _demand(host, "iptables-save", output)
+    output = await host.run_as_root("iptables", IPTABLES, timeout_s=20)
+    _demand("iptables-save", output)
     normal = iptables_normalised(output.stdout)
     text = normal + await _ip6tables(host)
     policies = re.findall(r"^:([A-Z]+ (?:ACCEPT|DROP))$", normal, re.MULTILINE)
-    return Ruleset("iptables", _sha256(text), iptables_filters(normal), tuple(policies))
+    return Ruleset("iptables", _sha256(text), iptables_filters(normal), tuple(policies), output.as_root)
 
 
 async def _ip6tables(host: Host) -> str:
     try:
-        output = await host.run(["ip6tables-save"], timeout_s=20)
+        output = await host.run_as_root("ip6tables", IP6TABLES, timeout_s=20)
     except ProgramMissingError:
         return ""
-    _demand(host, "ip6tables-save", output)
+    _demand("ip6tables-save", output)
     return iptables_normalised(output.stdout)
 
 
-def _demand(host: Host, tool: str, output: Output) -> None:
+def _demand(tool: str, output: Output) -> None:
     if not output.complete:
-        help_line = "" if host.privileged else ", which needs root: run the helper"
+        help_line = "" if output.as_root else ", which needs root: run the helper"
         raise NotARulesetError(f"{tool} could not show the rules ({one_line(output.complaint(), 200)}){help_line}")
 
 

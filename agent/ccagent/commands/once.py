@@ -60,8 +60,8 @@ async def once(config: Config, places: Places) -> Outcome:
         who = identity.load_enrolment(places)
         if who is None:
             because = "this appliance is not enrolled: get a code from the operator and run 'cc-agent enroll'"
-            return _outcome(store, await daemon.patrol_once(agent), because)
-        async with Client(who.identity.server_url, enrolment.device(who)) as client:
+            return _outcome(store, await daemon.heal_once(agent), because)
+        async with enrolment.connect(who, config.agent.ca_file) as client:
             return await _deliver(agent, who, client)
 
 
@@ -71,7 +71,7 @@ async def _deliver(agent: Agent, who: Enrolment, client: Client) -> Outcome:
     failed = await _first_failure(_greet(agent, client))
     begun = await _first_failure(_begin(agent, client))
     failed = failed or begun
-    summary = await daemon.patrol_once(agent)
+    summary = await daemon.heal_once(agent, client)
     if failed is None:
         failed = await _first_failure(_send(agent, uploader, client))
     if failed is not None:

@@ -15,7 +15,7 @@ def command(call: Call, as_json: bool) -> None:
     told = answer(call, "status")
     if as_json:
         return print_json(told)
-    print_table([*_who(told), *_evidence(told), *_server(told)])
+    print_table([*_who(told), *_evidence(told), *_server(told), *_healing(told["healing"])])
     for alarm in told["alarms"]:
         click.echo(f"ALARM {alarm['name']} since {moment(alarm['since_ms'])}: {alarm['detail']}")
     click.echo(f"\nlast patrol {moment(told['last_patrol_at_ms'])}, open incidents {told['open_incidents']}")
@@ -64,3 +64,15 @@ def _server(told: dict[str, Any]) -> list[tuple[str, str]]:
             rows.append(("check-in", f"fails: {running['checkin_error']}"))
         rows.append(("clock", running["clock"]))
     return rows
+
+
+def _healing(told: dict[str, Any]) -> list[tuple[str, str]]:
+    tries = told["tries"]
+    by = moment(told["policy_version_ms"]) if told["policy_version_ms"] is not None else "none yet"
+    rows = [("healing", f"{told['mode']}, policy of {by}, {tries['succeeded']} of {tries['made']} tries succeeded")]
+    rows += [
+        ("suppressed", f"{one['runbook']} for {one['check']} of {one['host']}: {one['reason']}")
+        for one in told["suppressions"]
+    ]
+    running = [one for one in told["orders"] if one["status"] == "running"]
+    return [*rows, *(("order", f"{one['id']} runs: {one['runbook']}") for one in running)]

@@ -1,28 +1,17 @@
 """`cc-agent support-bundle`: what support needs to know, in one file, without personal data and without secrets."""
 
-import io
-import json
 import os
-import platform
-import re
-import secrets
-import tarfile
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ccagent import config
+from ccagent import config, support
 from ccagent.ask import NoAgentError, NoAnswerError, ask
 from ccagent.commands.calling import Call, answer
 from ccagent.places import BadConfigError
 from ccshared import phi
-
-_QUESTIONS = ("status", "queue", "incidents", "verify", "store")
-# A repository's address may hold its password.
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @click.command("support-bundle")
@@ -39,10 +28,10 @@ def command(call: Call, output: Path | None) -> None:
     Works with no network, and while the agent runs. Look into it before you send it.
     """
     path = output or Path(time.strftime("cc-agent-support-%Y%m%dT%H%M%SZ.tar.gz", time.gmtime()))
-    parts = {f"{name}.json": _told(call, name) for name in _QUESTIONS}
-    parts |= {"log.json": _log(call), "config.json": _settings(call), "versions.json": _versions()}
+    parts = {f"{name}.json": _told(call, name) for name in support.QUESTIONS}
+    parts |= {"log.json": _log(call), "config.json": _settings(call), "versions.json": support.versions()}
     try:
-        packed = _pack(parts)
+        packed = support.pack(parts)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(packed)
@@ -53,23 +42,6 @@ def command(call: Call, output: Path | None) -> None:
     except phi.ScrubError as error:
         raise click.ClickException("nothing was written: personal data could not be told apart; report this") from error
     click.echo(f"{path}: {', '.join(parts)}")
-
-
-def _pack(parts: dict[str, Any]) -> bytes:
-    """Return the archive; what personal data there is becomes tokens that say only which values are equal."""
-    key = secrets.token_bytes(32)
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name, part in parts.items():
-            clean = json.dumps(phi.scrub(key, _without_credentials(part)), indent=1, sort_keys=True).encode()
-            about = tarfile.TarInfo(f"cc-agent-support/{name}")
-            about.size, about.mtime, about.mode = len(clean), int(time.time()), 0o600
-            archive.addfile(about, io.BytesIO(clean))
-    return packed.getvalue()
-
-
-def _without_credentials(part: Any) -> Any:
-    return json.loads(_CREDENTIALS.sub("***@", json.dumps(part, default=str)), parse_float=str)
 
 
 def _told(call: Call, question: str) -> Any:
@@ -92,12 +64,3 @@ def _settings(call: Call) -> Any:
         return config.load(call.config_file).model_dump(mode="json")
     except BadConfigError as error:
         return {"error": str(error)}
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "cc_agent": metadata.version("cc-agent"),
-        "cc_shared": metadata.version("cc-shared"),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }

@@ -1,9 +1,15 @@
-"""L3: a person. Always answers, and the answer is that somebody has to look."""
+"""L3: a person. Always answers, and the answer is that somebody has to look; they are told all that was tried."""
 
-from ccagent.incidents import Incident, Resolution
-from ccshared.vocabulary import Level, Outcome
+from collections.abc import Sequence
+from typing import Any
+
+from ccagent.resolvers import Proposal
+
+MAX_ATTEMPTS = 20
+NOBODY = "nothing here repairs by itself"
 
 
-async def resolve(incident: Incident) -> Resolution:
-    """Return that a person is asked about the incident."""
-    return Resolution(Level.L3, f"a person is asked: {incident.reason}", Outcome.ESCALATED)
+def history(why: str, mode: str, attempts: Sequence[dict[str, Any]], would: Proposal | None = None) -> dict[str, Any]:
+    """Return what a person is told with the incident: why they are asked, what was tried, what would have been."""
+    told: dict[str, Any] = {"why": why, "mode": mode, "attempts": list(attempts)[-MAX_ATTEMPTS:]}
+    return told if would is None else {**told, "would": would.shown()}

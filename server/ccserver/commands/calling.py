@@ -30,22 +30,26 @@ def actor() -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """Where the database is: as the server's role, as its owner, and as an administrator where we run it ourselves."""
+    """Where the database is: as the server's role, as its owner, as an administrator where we run it ourselves.
+
+    `backup` is as the role that only reads, past row security.
+    """
 
     server: str
     owner: str | None
     admin: str | None
+    backup: str | None
 
 
 @contextmanager
 def database(settings: Config) -> Iterator[Target]:
     """Give the configured database, or the embedded one for as long as this lasts."""
     if settings.database_url is not None:
-        yield Target(settings.database_url, settings.database_owner_url, None)
+        yield Target(settings.database_url, settings.database_owner_url, None, settings.database_backup_url)
         return
     with localpg.attach_or_start(settings.data_dir / "postgres", progress=progress) as server:
         urls = server.ensure_database(EMBEDDED_DATABASE)
-        yield Target(urls.server, urls.owner, urls.admin)
+        yield Target(urls.server, urls.owner, urls.admin, urls.backup)
 
 
 def with_database(act: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:

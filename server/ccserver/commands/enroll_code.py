@@ -70,7 +70,7 @@ def _create_one(site_id: str, hours: int, replaces: str | None, as_json: bool) -
             return str(made)
 
     code = with_database(act)
-    install = f"cc-agent enroll --server-url {settings.public_url}"
+    install = f"sudo cc-agent enroll --server-url {settings.public_url}"
     show(
         {"code": code, "enroll": install, "hours": hours},
         as_json,

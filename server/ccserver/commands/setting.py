@@ -50,7 +50,7 @@ def command() -> None:
 def show_all(as_json: bool, **levels: str | None) -> None:
     """Show every setting as it counts at a level, and where it comes from."""
     found: list[Effective] = with_database(lambda db: _effective(db, _where(levels)))
-    lines = [f"{row.setting.name} = {row.value} {row.setting.unit}  ({row.origin})" for row in found]
+    lines = [f"{row.setting.name} = {_told(row)}  ({row.origin})" for row in found]
     show(reaching.values(found), as_json, "\n".join(lines))
 
 
@@ -67,13 +67,13 @@ def diff(as_json: bool, **levels: str | None) -> None:
 
 @command.command("set")
 @click.argument("name")
-@click.argument("value", type=int)
+@click.argument("value")
 @_levels
 @AsJson
-def set_one(name: str, value: int, as_json: bool, **levels: str | None) -> None:
+def set_one(name: str, value: str, as_json: bool, **levels: str | None) -> None:
     """Make a setting at a level."""
     setting = setting_levels.known(name)
-    checked, where = setting_levels.checked(setting, value), _where(levels)
+    checked, where = setting_levels.typed(setting, value), _where(levels)
 
     async def act(db: Database) -> Any:
         before = await _one(db, where, name)
@@ -106,6 +106,10 @@ def unset(name: str, yes: bool, dry_run: bool, as_json: bool, **levels: str | No
 
     with_database(act)
     show({"name": name, "dry_run": dry_run}, as_json, consent.say(f"{name} is unset at this level"))
+
+
+def _told(row: Effective) -> str:
+    return (str(row.value) or "(empty)") if row.setting.is_text else f"{row.value} {row.setting.unit}"
 
 
 def _where(levels: dict[str, str | None]) -> _Where:

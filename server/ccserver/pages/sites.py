@@ -51,7 +51,13 @@ async def show(request: Request) -> Response:
     async with auth.site_scope(request) as scope:
         rows = await read(scope, now)
         history = await _history(scope, now)
-    values = {"site": site_view.build(context.of(request), rows, now), "history": history, "now": now}
+    ctx = context.of(request)
+    values = {
+        "site": site_view.build(ctx, rows, now),
+        "history": history,
+        "now": now,
+        "public_url": ctx.config.public_url,
+    }
     return render.page(request, "site.html", values)
 
 

@@ -12,18 +12,19 @@ from ccserver.scope import CredentialScope, PartnerScope, PlatformScope
 
 @dataclass(frozen=True)
 class KnownKey:
-    """A key that was presented and is still good."""
+    """A key that was presented and is still good; `created_by` is who made it, as the audit log names them."""
 
     partner_id: str
     id: str
     role: str
+    created_by: str
 
 
 async def find_by_credential(scope: CredentialScope, key_hash: str) -> KnownKey | None:
     """Return the key that was presented, unless it expired or was revoked."""
     row = await scope.conn.fetchrow(
         """
-        SELECT partner_id, id, role
+        SELECT partner_id, id, role, created_by
         FROM api_keys
         WHERE key_hash = $1 AND expires_at > now() AND revoked_at IS NULL
         """,

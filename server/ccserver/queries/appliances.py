@@ -80,10 +80,32 @@ class ApplianceDetail:
 
 @dataclass(frozen=True)
 class CheckedIn:
-    """What a check-in learns: entries the server holds of the epoch named, and whether orders wait."""
+    """What a check-in learns: entries the server holds of the epoch named, and whether orders wait.
+
+    `policy` is the version of the appliance's policy, None before it has one; `policy_due`: it may be another by now.
+    """
 
     head_size: int
     orders_waiting: bool
+    policy: int | None
+    policy_due: bool
+
+
+@dataclass(frozen=True)
+class HeldPolicy:
+    """Which policy an appliance has: its version, 0 before the first; `basis` is None when it may be another now."""
+
+    version: int
+    basis: str | None
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """What a check-in says of its request: where from, how far the clock is off, what policies are made from here."""
+
+    address: IPv4Address | IPv6Address | None
+    offset_ms: int
+    basis: str
 
 
 async def find_by_credential(scope: CredentialScope, appliance_id: str) -> Known | None:
@@ -187,31 +209,31 @@ async def public_key(scope: SiteScope, appliance_id: str) -> bytes | None:
     return key
 
 
-async def check_in(
-    conn: "PooledConnection", device: Device, said: Checkin, address: IPv4Address | IPv6Address | None, offset_ms: int
-) -> CheckedIn | None:
+async def check_in(conn: "PooledConnection", device: Device, said: Checkin, reporting: Reporting) -> CheckedIn | None:
     """Write an appliance's liveness in one round trip; None when it is unknown or revoked.
 
     The function sets its own scope, so this query takes a bare connection.
     """
     row = await conn.fetchrow(
         """
-        SELECT head_size, orders_waiting
-        FROM cc_checkin($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, to_timestamp($12::float8 / 1000), $13::text[])
+        SELECT head_size, orders_waiting, policy, policy_due
+        FROM cc_checkin($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, to_timestamp($12::float8 / 1000), $13::text[],
+                        $14)
         """,
         device.site_id,
         device.appliance_id,
         said.version,
         said.hostname,
-        address,
+        reporting.address,
         str(said.clock),
-        offset_ms,
+        reporting.offset_ms,
         said.epoch,
         said.size,
         said.waiting,
         said.waiting_bytes,
         said.oldest_at_ms,
         said.alarms,
+        reporting.basis,
     )
     return CheckedIn(**row) if row else None
 
@@ -336,6 +358,32 @@ async def rename(scope: SiteScope, appliance_id: str, name: str | None, revision
         name,
     )
     return ApplianceDetail(**row) if row else None
+
+
+async def lock_policy(scope: ApplianceScope) -> HeldPolicy:
+    """Hold the appliance's row, so that nothing its policy is made from changes unseen; return which policy it has."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT coalesce(policy_version, 0) AS version, policy_basis AS basis
+        FROM appliances
+        WHERE site_id = $1 AND id = $2
+        FOR UPDATE
+        """,
+        scope.site_id,
+        scope.appliance_id,
+    )
+    return HeldPolicy(**row) if row else HeldPolicy(0, None)
+
+
+async def keep_policy(scope: SiteScope, appliance_id: str, version: int, basis: str) -> None:
+    """Write which policy the appliance has, and what it was made from."""
+    await scope.conn.execute(
+        "UPDATE appliances SET policy_version = $3, policy_basis = $4 WHERE site_id = $1 AND id = $2",
+        scope.site_id,
+        appliance_id,
+        version,
+        basis,
+    )
 
 
 async def count_waiting(scope: SiteScope) -> int:

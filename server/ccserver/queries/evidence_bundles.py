@@ -465,3 +465,35 @@ async def leaves_of_log(scope: SiteScope, log_id: int, size: int) -> list[bytes]
 
 def _json(value: list[str] | None) -> str | None:
     return orjson.dumps(value).decode() if value is not None else None
+
+
+@dataclass(frozen=True)
+class LatestRun:
+    """The entry that the newest state of a check comes from, as it came."""
+
+    check_id: str
+    host_id: str
+    received_at: datetime
+    payload: bytes
+
+
+async def latest_runs(scope: SiteScope, appliance_id: str, check_ids: Sequence[str]) -> list[LatestRun]:
+    """Return the newest receipted run of some checks of an appliance, one of each, found by its place."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT DISTINCT ON (c.check_id) c.check_id, c.host_id, b.received_at, b.payload
+        FROM check_states c
+        JOIN evidence_logs l ON l.site_id = c.site_id AND l.appliance_id = c.appliance_id
+                            AND split_part(l.epoch, '-', 1) = c.epoch_number::text
+        JOIN evidence_bundles b ON b.site_id = c.site_id AND b.log_id = l.id AND b.seq = c.seq
+                               AND b.check_id = c.check_id AND b.host_id = c.host_id
+        WHERE c.site_id = $1 AND c.partner_id = $2 AND c.appliance_id = $3 AND c.check_id = ANY ($4)
+          AND b.payload IS NOT NULL AND b.bundle_type = 'check_run'
+        ORDER BY c.check_id, b.received_at DESC, b.id DESC
+        """,
+        scope.site_id,
+        scope.partner_id,
+        appliance_id,
+        check_ids,
+    )
+    return [LatestRun(**row) for row in rows]

@@ -65,6 +65,21 @@ async def due(scope: PlatformScope) -> Pass | None:
     return Pass(**row) if row else None
 
 
+async def find(scope: PlatformScope, site_id: str, log_id: int) -> Pass | None:
+    """Return a log with a checkpoint, to be verified from its start; None when there is none."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT site_id, partner_id, id AS log_id, origin, public_key, size AS log_size, compact_range AS log_range,
+               checkpoint, 0::bigint AS size, ''::bytea AS compact_range
+        FROM evidence_logs
+        WHERE site_id = $1 AND id = $2 AND checkpoint IS NOT NULL
+        """,
+        site_id,
+        log_id,
+    )
+    return Pass(**row) if row else None
+
+
 async def places(scope: PlatformScope, of: Pass, end: int) -> list[Place]:
     """Return what is stored from where the pass stands up to `end`; payloads are hashed where they lie."""
     rows = await scope.conn.fetch(

@@ -1,4 +1,4 @@
-"""Orders: runbooks to be run by one appliance. Healing makes them; here they are read, and cancelled while pending."""
+"""Orders: runbooks to be run by one appliance; made, released, fetched, answered, and cancelled while pending."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,19 +7,25 @@ from typing import Any
 import orjson
 
 from ccserver.listing import Page
-from ccserver.scope import PartnerScope, SiteScope
+from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 
 
 @dataclass(frozen=True)
 class Order:
-    """An order as lists show it; times are None until they came."""
+    """An order as lists show it; times are None until they came, `issued_at` until it was released.
+
+    `creator` is the person behind `created_by`, `fleet_order_id` the order for many that it is a part of.
+    """
 
     id: str
     site_id: str
     appliance_id: str
     runbook_id: str
+    runbook_digest: str | None
+    fleet_order_id: str | None
     status: str
     created_by: str
+    creator: str | None
     created_at: datetime
     approved_by: str | None
     cancelled_by: str | None
@@ -47,12 +53,182 @@ class Filter:
     status: str | None
 
 
+@dataclass(frozen=True)
+class Draft:
+    """An order to be made: it expires `life_s` seconds after its release, or unreleased after `wait_s`."""
+
+    id: str
+    site_id: str
+    appliance_id: str
+    runbook_id: str
+    runbook_digest: str
+    parameters: dict[str, Any]
+    life_s: int
+    wait_s: int
+    created_by: str
+    creator: str
+    approved_by: str | None = None
+    fleet_order_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """What an order is by its signed envelope (DSSE JSON); times are ms UTC."""
+
+    envelope: bytes
+    issued_ms: int
+    expires_ms: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an order's appliance says of it: `result` is canonical in shape, and None while it runs."""
+
+    status: str
+    result: dict[str, Any] | None
+
+
+async def insert(scope: PartnerScope | SiteScope, draft: Draft) -> None:
+    """Make an order, not yet released."""
+    await scope.conn.execute(
+        """
+        INSERT INTO orders (site_id, partner_id, appliance_id, id, runbook_id, runbook_digest, parameters, life_s,
+                            created_by, creator, approved_by, fleet_order_id, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12, now() + $13::int * interval '1 second')
+        """,
+        draft.site_id,
+        scope.partner_id,
+        draft.appliance_id,
+        draft.id,
+        draft.runbook_id,
+        draft.runbook_digest,
+        orjson.dumps(draft.parameters).decode(),
+        draft.life_s,
+        draft.created_by,
+        draft.creator,
+        draft.approved_by,
+        draft.fleet_order_id,
+        draft.wait_s,
+    )
+
+
+async def lock_unreleased(scope: SiteScope, order_id: str) -> Draft | None:
+    """Return an order that waits for its approval, held until the transaction ends; None when it does not."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT id, site_id, appliance_id, runbook_id, runbook_digest, parameters, life_s, 0 AS wait_s, created_by,
+               coalesce(creator, created_by) AS creator, approved_by, fleet_order_id
+        FROM orders
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3 AND status = 'pending' AND envelope IS NULL
+          AND runbook_digest IS NOT NULL AND life_s IS NOT NULL AND expires_at > now()
+        FOR UPDATE
+        """,
+        scope.site_id,
+        scope.partner_id,
+        order_id,
+    )
+    return Draft(**{**row, "parameters": orjson.loads(row["parameters"])}) if row else None
+
+
+async def release(scope: PartnerScope | SiteScope, draft: Draft, made: Release, approved_by: str | None) -> bool:
+    """Let an order's appliance have it: what it is stays so from now on. False when it does not wait for that."""
+    done = await scope.conn.fetchval(
+        """
+        UPDATE orders
+        SET envelope = $4, issued_at = to_timestamp($5::bigint / 1000.0),
+            expires_at = to_timestamp($6::bigint / 1000.0), approved_by = $7
+        WHERE site_id = $1 AND partner_id = $2 AND id = $3 AND status = 'pending' AND envelope IS NULL
+        RETURNING true
+        """,
+        draft.site_id,
+        scope.partner_id,
+        draft.id,
+        made.envelope,
+        made.issued_ms,
+        made.expires_ms,
+        approved_by,
+    )
+    return bool(done)
+
+
+async def deliverable(scope: ApplianceScope, limit: int) -> list[bytes]:
+    """Return the envelopes of the appliance's released orders that are not over, the oldest first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT envelope
+        FROM orders
+        WHERE site_id = $1 AND appliance_id = $2 AND envelope IS NOT NULL
+          AND status IN ('pending', 'acknowledged', 'running') AND expires_at > now()
+        ORDER BY issued_at, id
+        LIMIT $3
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        limit,
+    )
+    return [row["envelope"] for row in rows]
+
+
+async def acknowledge(scope: ApplianceScope, order_id: str) -> str | None:
+    """Write that the appliance has the order, once; return its status, None when there is no such released order."""
+    status: str | None = await scope.conn.fetchval(
+        """
+        WITH taken AS (
+            UPDATE orders SET status = 'acknowledged', acknowledged_at = now()
+            WHERE site_id = $1 AND appliance_id = $2 AND id = $3 AND envelope IS NOT NULL AND status = 'pending'
+            RETURNING status
+        )
+        SELECT coalesce((SELECT status FROM taken), status)
+        FROM orders
+        WHERE site_id = $1 AND appliance_id = $2 AND id = $3 AND envelope IS NOT NULL
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        order_id,
+    )
+    return status
+
+
+async def answer(scope: ApplianceScope, order_id: str, said: Answer) -> str | None:
+    """Write how the order goes or ended; a result wins over having given it up, and stays when another comes.
+
+    Return the order's fleet order ('' where it is of none) when something changed, None when nothing did.
+    """
+    fleet_order_id: str | None = await scope.conn.fetchval(
+        """
+        UPDATE orders
+        SET status = $4, result = $5::jsonb, acknowledged_at = coalesce(acknowledged_at, now()),
+            started_at = coalesce(started_at, now()), finished_at = CASE WHEN $4 <> 'running' THEN now() END
+        WHERE site_id = $1 AND appliance_id = $2 AND id = $3 AND envelope IS NOT NULL
+          AND status NOT IN ('succeeded', 'failed', 'rejected') AND status <> $4
+        RETURNING coalesce(fleet_order_id, '')
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        order_id,
+        said.status,
+        None if said.result is None else orjson.dumps(said.result).decode(),
+    )
+    return fleet_order_id
+
+
+async def status_of(scope: ApplianceScope, order_id: str) -> str | None:
+    """Return the status of a released order of the appliance."""
+    status: str | None = await scope.conn.fetchval(
+        "SELECT status FROM orders WHERE site_id = $1 AND appliance_id = $2 AND id = $3 AND envelope IS NOT NULL",
+        scope.site_id,
+        scope.appliance_id,
+        order_id,
+    )
+    return status
+
+
 async def newest(scope: PartnerScope, wanted: Filter, page: Page) -> list[Order]:
     """Return a page of the partner's orders, newest first."""
     rows = await scope.conn.fetch(
         """
-        SELECT id, site_id, appliance_id, runbook_id, status, created_by, created_at, approved_by, cancelled_by,
-               issued_at, expires_at, acknowledged_at, started_at, finished_at
+        SELECT id, site_id, appliance_id, runbook_id, runbook_digest, fleet_order_id, status, created_by, creator,
+               created_at, approved_by, cancelled_by, issued_at, expires_at, acknowledged_at, started_at, finished_at
         FROM orders
         WHERE partner_id = $1 AND (created_at, id) < ($2, $3)
           AND ($4::text IS NULL OR appliance_id = $4) AND ($5::text IS NULL OR status = $5)
@@ -74,8 +250,8 @@ async def newest_of_site(scope: SiteScope, wanted: Filter, page: Page) -> list[O
     """Return a page of the site's orders, newest first."""
     rows = await scope.conn.fetch(
         """
-        SELECT id, site_id, appliance_id, runbook_id, status, created_by, created_at, approved_by, cancelled_by,
-               issued_at, expires_at, acknowledged_at, started_at, finished_at
+        SELECT id, site_id, appliance_id, runbook_id, runbook_digest, fleet_order_id, status, created_by, creator,
+               created_at, approved_by, cancelled_by, issued_at, expires_at, acknowledged_at, started_at, finished_at
         FROM orders
         WHERE site_id = $1 AND partner_id = $2 AND (created_at, id) < ($3, $4)
           AND ($5::text IS NULL OR appliance_id = $5) AND ($6::text IS NULL OR status = $6)
@@ -116,8 +292,9 @@ async def find(scope: SiteScope, order_id: str) -> OrderDetail | None:
     """Return an order of the site."""
     row = await scope.conn.fetchrow(
         """
-        SELECT id, site_id, appliance_id, runbook_id, status, created_by, created_at, approved_by, cancelled_by,
-               issued_at, expires_at, acknowledged_at, started_at, finished_at, parameters, result
+        SELECT id, site_id, appliance_id, runbook_id, runbook_digest, fleet_order_id, status, created_by, creator,
+               created_at, approved_by, cancelled_by, issued_at, expires_at, acknowledged_at, started_at,
+               finished_at, parameters, result
         FROM orders
         WHERE site_id = $1 AND partner_id = $2 AND id = $3
         """,

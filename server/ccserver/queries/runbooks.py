@@ -1,10 +1,12 @@
 """Runbooks: the packaged catalogue, the same for everybody."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from ccserver.listing import Page
-from ccserver.scope import PartnerScope
+from ccserver.scope import PartnerScope, PlatformScope
+from ccshared import runbooks
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,28 @@ class Runbook:
     title: str
     risk: str
     updated_at: datetime
+
+
+async def replace(scope: PlatformScope, catalogue: Mapping[str, runbooks.Runbook]) -> None:
+    """Make the rows those of the packaged catalogue; one that is as it was keeps its time."""
+    await scope.conn.execute(
+        """
+        WITH packaged AS (
+            SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS p (id, digest, title, risk)
+        ), gone AS (
+            DELETE FROM runbooks WHERE id NOT IN (SELECT id FROM packaged)
+        )
+        INSERT INTO runbooks AS r (id, digest, title, risk)
+        SELECT id, digest, title, risk FROM packaged ORDER BY id
+        ON CONFLICT (id) DO UPDATE
+        SET digest = excluded.digest, title = excluded.title, risk = excluded.risk, updated_at = now()
+        WHERE r.digest <> excluded.digest
+        """,
+        list(catalogue),
+        [runbooks.digest(each) for each in catalogue.values()],
+        [each.title for each in catalogue.values()],
+        [str(each.risk) for each in catalogue.values()],
+    )
 
 
 async def newest(scope: PartnerScope, page: Page) -> list[Runbook]:

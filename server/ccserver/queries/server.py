@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ccserver.scope import PooledConnection
+    from ccserver.scope import Connection, PooledConnection
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Role:
     owns_tables: bool
 
 
-async def role(conn: "PooledConnection") -> Role:
+async def role(conn: "PooledConnection | Connection") -> Role:
     """Return who is connected."""
     row = await conn.fetchrow(
         """
@@ -31,7 +31,7 @@ async def role(conn: "PooledConnection") -> Role:
     return Role(**row)
 
 
-async def settings(conn: "PooledConnection") -> dict[str, str]:
+async def settings(conn: "PooledConnection | Connection") -> dict[str, str]:
     """Return the settings on which durability depends, and whether the database says that it is for tests."""
     row = await conn.fetchrow(
         """
@@ -44,7 +44,7 @@ async def settings(conn: "PooledConnection") -> dict[str, str]:
     return dict(row)
 
 
-async def ledger(conn: "PooledConnection") -> dict[int, tuple[str, str]]:
+async def ledger(conn: "PooledConnection | Connection") -> dict[int, tuple[str, str]]:
     """Return which migrations ran, as (name, sha256) by number; empty when none ever did."""
     if not await conn.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
         return {}

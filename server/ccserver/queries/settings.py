@@ -104,3 +104,36 @@ async def unmake(scope: PartnerScope | SiteScope, place: Place, name: str, revis
         revision,
     )
     return bool(done)
+
+
+async def counting(scope: SiteScope, places: Sequence[Place]) -> list[Made]:
+    """Return what is made at some places of the scope's partner, and what the platform made, which counts for all."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT level, target_id, name, value, revision, updated_by, updated_at
+        FROM settings
+        WHERE partner_id = $1
+          AND (level, target_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+        UNION ALL
+        SELECT level, target_id, name, value, revision, updated_by, updated_at FROM cc_platform_settings()
+        """,
+        scope.partner_id,
+        [str(place.level) for place in places],
+        [place.target_id for place in places],
+    )
+    return [Made(**{**row, "value": orjson.loads(row["value"])}) for row in rows]
+
+
+async def stops(scope: PartnerScope) -> list[Place]:
+    """Return where the switch is set that stops all healing: of the scope's partner, its sites, and the platform."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT level, target_id
+        FROM (SELECT level, target_id, name, value FROM settings WHERE partner_id = $1
+              UNION ALL
+              SELECT level, target_id, name, value FROM cc_platform_settings()) made
+        WHERE name = 'healing.mode' AND value = '"stop"'::jsonb
+        """,
+        scope.partner_id,
+    )
+    return [Place(SettingLevel(row["level"]), row["target_id"]) for row in rows]

@@ -23,12 +23,13 @@ class Site:
 
 @dataclass(frozen=True)
 class SiteDetail:
-    """A site as the API shows it; `revision` grows with each change by hand."""
+    """A site as the API shows it; `revision` grows with each change by hand, `tags` name it among others."""
 
     id: str
     name: str
     created_at: datetime
     closed_at: datetime | None
+    tags: list[str]
     revision: int
 
 
@@ -135,7 +136,7 @@ async def newest(scope: PartnerScope, page: Page) -> list[SiteDetail]:
     """Return a page of the partner's sites, newest first."""
     rows = await scope.conn.fetch(
         """
-        SELECT id, name, created_at, closed_at, revision
+        SELECT id, name, created_at, closed_at, tags, revision
         FROM sites
         WHERE partner_id = $1 AND (created_at, id) < ($2, $3)
         ORDER BY created_at DESC, id DESC
@@ -161,25 +162,27 @@ async def count(scope: PartnerScope) -> int:
 async def find(scope: PartnerScope | SiteScope, site_id: str) -> SiteDetail | None:
     """Return a site of the scope's partner."""
     row = await scope.conn.fetchrow(
-        "SELECT id, name, created_at, closed_at, revision FROM sites WHERE partner_id = $1 AND id = $2",
+        "SELECT id, name, created_at, closed_at, tags, revision FROM sites WHERE partner_id = $1 AND id = $2",
         scope.partner_id,
         site_id,
     )
     return SiteDetail(**row) if row else None
 
 
-async def rename(scope: SiteScope, name: str, revision: int) -> SiteDetail | None:
-    """Give the scope's site another name; None when it is not at this revision."""
+async def change(scope: SiteScope, name: str | None, tags: Sequence[str] | None, revision: int) -> SiteDetail | None:
+    """Give the scope's site another name or other tags, where they are said; None when it is not at this revision."""
     row = await scope.conn.fetchrow(
         """
-        UPDATE sites SET name = $4, revision = revision + 1
+        UPDATE sites
+        SET name = coalesce($4, name), tags = coalesce($5::text[], tags), revision = revision + 1
         WHERE partner_id = $1 AND id = $2 AND revision = $3
-        RETURNING id, name, created_at, closed_at, revision
+        RETURNING id, name, created_at, closed_at, tags, revision
         """,
         scope.partner_id,
         scope.site_id,
         revision,
         name,
+        tags,
     )
     return SiteDetail(**row) if row else None
 

@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ccserver.scope import PooledConnection
+    from ccserver.scope import Connection, PooledConnection
 
 
-async def mark(conn: "PooledConnection") -> int:
+async def mark(conn: "PooledConnection | Connection") -> int:
     """Return the mark as it stands."""
     found: int = await conn.fetchval("SELECT mark FROM witness_marks WHERE id = 1")
     return found
 
 
-async def move(conn: "PooledConnection", known: int) -> int | None:
+async def move(conn: "PooledConnection | Connection", known: int) -> int | None:
     """Move the mark on and return it; None when it is behind what is known, because the database was restored."""
     found: int | None = await conn.fetchval(
         "UPDATE witness_marks SET mark = mark + 1 WHERE id = 1 AND mark >= $1 RETURNING mark", known
@@ -20,7 +20,7 @@ async def move(conn: "PooledConnection", known: int) -> int | None:
     return found
 
 
-async def begin_generation(conn: "PooledConnection", known: int, leap: int) -> int | None:
+async def begin_generation(conn: "PooledConnection | Connection", known: int, leap: int) -> int | None:
     """Begin a new generation where the mark is behind what is known; return its mark, None when it is not behind."""
     found: int | None = await conn.fetchval(
         """

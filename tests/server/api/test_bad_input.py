@@ -38,6 +38,7 @@ INCIDENT = {
     "severity": "high",
 }
 INCIDENT |= {"raw_data": {}, "pattern_signature": "0" * 16, "created_at_ms": NOW_MS, "last_seen_at_ms": NOW_MS}
+BASELINE = {"name": "checks.firewall.baseline_sha256", "sha256": "a" * 64}
 SQL = "x'; DROP TABLE sites; -- \" OR 1=1 $$ \\"
 
 
@@ -72,10 +73,11 @@ class Known:
     callers: dict[str, dict[str, str]]
     parts: dict[str, str]
     bodies: dict[str, dict[str, Any]]
+    of_platform: dict[str, str]
 
     def path(self, row: Endpoint, **parts: str) -> str:
         """Return the route's path with parts that are there, or as given."""
-        known = self.parts | parts
+        known = self.parts | (self.of_platform if row.path.startswith("/api/v1/platform/") else {}) | parts
         return re.sub(r"\{([a-z_]+)\}", lambda found: known.get(found[1], "i1"), row.path)
 
     def body(self, row: Endpoint, **changes: Any) -> dict[str, Any]:
@@ -284,15 +286,52 @@ async def known(device: Device) -> Known:
     invited = await owner.call("POST", "users", json={"login": "viewer", "role": "viewer"})
     parts = {"site": "acme-clinic", "epoch": device.epoch, "seq": "0", "log": "1", "partner_id": "acme"}
     parts |= {"appliance": device.appliance_id, "user": invited.json()["user_id"], "name": "checks.time_limit_s"}
+    order = {"appliance_id": device.appliance_id, "runbook_id": "run-checks-now"}
+    made = await owner.call("POST", "sites/acme-clinic/orders", json=order)
+    version = (await device.call("GET", "policy")).headers["etag"].strip('"')
+    fleet = await owner.call("POST", "fleet-orders", json={"runbook_id": "run-checks-now", "all": True})
+    parts |= {"fleet_order": fleet.json()["fleet_order"]["id"]}
+    parts |= {"order": made.json()["order"]["id"], "version": version}
+    await seen_firewall(device)
     bodies = {
         "/agent/v1/enroll": await an_enrolment(server),
         "/agent/v1/token": await an_assertion(device),
         "/api/v1/codes": {"rows": [{"site": "acme-clinic"}]},
+        "/api/v1/sites/{site}/orders": order,
+        "/api/v1/fleet-orders": {"runbook_id": "run-checks-now", "all": True},
+        "/api/v1/sites/{site}/appliances/{appliance}/baselines": BASELINE,
+        "/agent/v1/orders/{order}/result": {"status": "succeeded"},
         "/api/v1/sites/{site}/close": {"confirm": "acme-clinic"},
         "/api/v1/partners/{partner_id}/off-board": {"confirm": "acme"},
+        "/api/v1/channels": {"kind": "slack", "url": "https://example.org/hook"},
+        "/api/v1/platform/channels": {"kind": "slack", "url": "https://example.org/hook"},
     }
+    slack = {"name": "ops"} | bodies["/api/v1/channels"]
+    parts |= {"channel": (await owner.call("POST", "channels", json=slack)).json()["channel"]["id"]}
+    theirs = (await admin.call("POST", "platform/channels", json=slack)).json()["channel"]["id"]
+    parts |= {"problem": await a_problem(server, "acme")}
+    of_platform = {"channel": theirs, "problem": await a_problem(server, "platform")}
     callers = {"device": device.headers, "owner": owner.headers, "admin": admin.headers}
-    return Known(device, callers, parts, bodies)
+    return Known(device, callers, parts, bodies, of_platform)
+
+
+async def seen_firewall(device: Device) -> None:
+    """Let the appliance propose a firewall baseline."""
+    facts = {"ruleset_sha256": BASELINE["sha256"]}
+    body = {"check": "firewall", "host": "box", "status": "fail", "severity": "high", "reason": "differs", "since": 1}
+    device.seal(body=body | {"facts": facts, "hipaa_controls": []})
+    assert (await device.send(device.batch(1))).status_code == 200
+
+
+async def a_problem(server: Running, partner_id: str) -> str:
+    async with server.db.partner(partner_id) as scope:
+        await scope.conn.execute(
+            "INSERT INTO problems (partner_id, id, kind, subject, severity, says, began_at)"
+            " VALUES ($1, $2, 'sweep', 'x', 'low', 'x', now())",
+            partner_id,
+            f"problem-of-{partner_id}",
+        )
+    return f"problem-of-{partner_id}"
 
 
 async def an_enrolment(server: Running) -> dict[str, Any]:

@@ -123,5 +123,5 @@ async def test_the_catalogue_is_the_same_for_every_partner(server: Running) -> N
         )
     viewer = await with_key(server, "viewer")
     (listed,) = await viewer.walk("runbooks")
-    assert (await viewer.call("GET", "runbooks/restart")).json() == listed
+    assert (await viewer.call("GET", "runbooks/restart")).json() == {**listed, "definition": None}
     assert (await viewer.call("GET", "runbooks/none")).status_code == 404

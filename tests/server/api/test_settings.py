@@ -29,6 +29,19 @@ async def test_the_nearest_level_wins_and_says_where_it_comes_from(device: Devic
     assert (listed[NAME], listed["checks.time_limit_s"]) == (33, 60)
 
 
+async def test_a_stop_wins_over_any_nearer_level_and_a_text_over_the_default(server: Running) -> None:
+    owner, path = await with_key(server, "owner"), "healing.mode"
+    seen = []
+    for level, value in ((SITE, "heal"), ("settings", "stop"), (SITE, "observe")):
+        etag = (await owner.call("GET", f"{level}/{path}")).headers["etag"]
+        made = await owner.call("PUT", f"{level}/{path}", {"If-Match": etag}, json={"value": value})
+        found = (await owner.call("GET", f"{SITE}/{path}")).json()
+        seen.append((made.status_code, found["value"], found["origin"]))
+    assert seen == [(200, "heal", "site"), (200, "stop", "partner"), (200, "stop", "partner")]
+    refused = await owner.call("PUT", f"{SITE}/{path}", {"If-Match": '"0"'}, json={"value": "off"})
+    assert (refused.status_code, "one of stop, observe, heal" in refused.json()["detail"]) == (422, True)
+
+
 async def test_a_change_names_what_was_read(server: Running) -> None:
     technician, path = await with_key(server, "technician"), f"{SITE}/{NAME}"
     assert (await technician.call("PUT", path, json={"value": 5})).status_code == 428

@@ -25,6 +25,7 @@ _PATH_PARTS: dict[str, dict[str, Any]] = {
     "epoch": {"type": "string", "pattern": "^(?:0|[1-9][0-9]{0,9})-[0-9a-f]{8}$"},
     "log": _NUMBER,
     "seq": _NUMBER,
+    "version": _NUMBER,
     "name": {"type": "string", "enum": sorted(settings.CATALOGUE)},
 }
 _ID = {"type": "string", "pattern": "^[0-9a-z-]{1,64}$"}
@@ -34,6 +35,7 @@ _SECURITY_SCHEMES = {
 }
 _HEADERS = {
     "If-Match": {"required": True, "schema": {"type": "string", "pattern": '^"[0-9]{1,15}"$'}},
+    "If-None-Match": {"required": False, "schema": {"type": "string"}},
     "Idempotency-Key": {"required": False, "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"}},
 }
 _STATUSES = {
@@ -41,6 +43,7 @@ _STATUSES = {
     201: "Made.",
     202: "Stored, not yet receipted.",
     204: "Done; there is nothing to say.",
+    304: "It is what you have.",
     400: "A header is there twice.",
     401: "No good credential.",
     403: "Not allowed.",

@@ -1,21 +1,40 @@
-"""Orders: list with filters, show, and cancel while they wait."""
+"""Orders: make, approve by a second person, list with filters, show, and cancel while they wait."""
 
 import functools
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
+from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth
-from ccserver.errors import NotFoundError, NotPendingError
-from ccserver.http import Caller, Endpoint, path_id, read_query, reply_value
+from ccserver import auth, context, ordering
+from ccserver.errors import NotFoundError, NotPendingError, PersonNeededError
+from ccserver.http import Caller, Endpoint, path_id, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery, Page
+from ccserver.ordering import LIFE_S, MAX_LIFE_S, Wanted, Who
 from ccserver.queries import orders
 from ccserver.queries.orders import Filter, Order, OrderDetail
 from ccserver.routes.api import creating, lists
 from ccserver.scope import PartnerScope, SiteScope
-from ccshared.messages import Id
+from ccshared.messages import Id, Message, Prose, Word
 from ccshared.vocabulary import OrderStatus
+
+Parameter = (
+    Annotated[int, Field(ge=-(2**53) + 1, lt=2**53, strict=True)]
+    | Annotated[Prose, StringConstraints(max_length=200, strict=True)]
+)
+Parameters = Annotated[dict[Word, Parameter], Field(max_length=50, default_factory=dict)]
+Life = Annotated[int, Field(ge=60, le=MAX_LIFE_S, strict=True)]
+
+
+class NewOrder(Message):
+    """A runbook of the catalogue for one appliance; `life_s` seconds after its release it is over, if not begun."""
+
+    appliance_id: Id
+    runbook_id: Word
+    parameters: Parameters
+    life_s: Life = LIFE_S
 
 
 class OrderQuery(ListQuery):
@@ -24,6 +43,45 @@ class OrderQuery(ListQuery):
     site: Id | None = None
     appliance: Id | None = None
     status: OrderStatus | None = None
+
+
+async def create(request: Request) -> Response:
+    """Order a runbook; one of high risk waits for a second person's approval, any other is released at once."""
+    asked, ctx = await read(request, NewOrder), context.of(request)
+    checked = ordering.check(ctx.catalogue, Wanted(asked.runbook_id, dict(asked.parameters), asked.life_s))
+    async with auth.site_scope(request) as scope:
+
+        async def push() -> tuple[str, OrderDetail]:
+            made = await ordering.push(scope, ctx.keys, asked.appliance_id, checked, who(request))
+            return made, await _found(scope, made)
+
+        order = await creating.once(scope, creating.Creation(request, asked, OrderDetail, "order.create"), push)
+    return reply_value(OrderDetail, order, 201)
+
+
+async def approve(request: Request) -> Response:
+    """Release an order of high risk as its second person: not who ordered it, and no API key."""
+    order_id, ctx = path_id(request, "order"), context.of(request)
+    async with auth.site_scope(request) as scope:
+        await _found(scope, order_id)
+        await ordering.approve(scope, ctx.keys, ctx.catalogue, order_id, second(request))
+        found = await _found(scope, order_id)
+        await creating.note(scope, request, "order.approve", order_id, site=scope.site_id)
+    return reply_value(OrderDetail, found)
+
+
+def who(request: Request) -> Who:
+    """Return who orders."""
+    caller: auth.Principal = request.state.principal
+    return Who(caller.actor, caller.person)
+
+
+def second(request: Request) -> Who:
+    """Return who approves; PersonNeededError for a key."""
+    caller: auth.Principal = request.state.principal
+    if caller.user is None:
+        raise PersonNeededError
+    return who(request)
 
 
 async def list_orders(request: Request) -> Response:
@@ -50,9 +108,7 @@ def _fetch(scope: PartnerScope | SiteScope, wanted: Filter) -> Callable[[Page], 
 async def show(request: Request) -> Response:
     """Show an order with its parameters and its appliance's answer."""
     async with auth.site_scope(request) as scope:
-        found = await orders.find(scope, path_id(request, "order"))
-    if found is None:
-        raise NotFoundError
+        found = await _found(scope, path_id(request, "order"))
     return reply_value(OrderDetail, found)
 
 
@@ -61,18 +117,26 @@ async def cancel(request: Request) -> Response:
     order_id = path_id(request, "order")
     async with auth.site_scope(request) as scope:
         changed = await orders.cancel(scope, order_id, request.state.principal.actor)
-        found = await orders.find(scope, order_id)
-        if found is None:
-            raise NotFoundError
+        found = await _found(scope, order_id)
         if not changed:
             raise NotPendingError(f"The order is {found.order.status} already.")
         await creating.note(scope, request, "order.cancel", order_id, site=scope.site_id)
     return reply_value(OrderDetail, found)
 
 
-_ONE = "/api/v1/sites/{site}/orders/{order}"
+async def _found(scope: SiteScope, order_id: str) -> OrderDetail:
+    found = await orders.find(scope, order_id)
+    if found is None:
+        raise NotFoundError
+    return found
+
+
+_ALL = "/api/v1/sites/{site}/orders"
+_ONE = _ALL + "/{order}"
 ENDPOINTS = [
     Endpoint("GET", "/api/v1/orders", list_orders, Caller.READ, None, {200: Listing[Order]}, OrderQuery),
+    Endpoint("POST", _ALL, create, Caller.OPERATE, NewOrder, {201: OrderDetail}, headers=("Idempotency-Key",)),
     Endpoint("GET", _ONE, show, Caller.READ, None, {200: OrderDetail}),
+    Endpoint("POST", _ONE + "/approve", approve, Caller.OPERATE, None, {200: OrderDetail}),
     Endpoint("POST", _ONE + "/cancel", cancel, Caller.OPERATE, None, {200: OrderDetail}),
 ]

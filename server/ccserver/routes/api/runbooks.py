@@ -2,17 +2,20 @@
 
 import functools
 import re
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth
+from ccserver import auth, context
 from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, read_query, reply_value
 from ccserver.listing import Listing, ListQuery
 from ccserver.queries import runbooks
 from ccserver.queries.runbooks import Runbook
 from ccserver.routes.api import lists
+from ccshared.runbooks import Runbook as Definition
+from ccshared.runbooks import digest
 
 _ID = re.compile(r"[0-9a-z_.-]{1,64}")
 
@@ -31,8 +34,15 @@ async def list_runbooks(request: Request) -> Response:
         return await lists.answer(request, asked, source)
 
 
+@dataclass(frozen=True)
+class Shown(Runbook):
+    """A runbook with all that it does, as it is signed; None where this process has another release's catalogue."""
+
+    definition: Definition | None
+
+
 async def show(request: Request) -> Response:
-    """Show a runbook."""
+    """Show a runbook, and all that it does."""
     runbook_id = str(request.path_params["runbook"])
     if not _ID.fullmatch(runbook_id):
         raise NotFoundError
@@ -40,10 +50,12 @@ async def show(request: Request) -> Response:
         found = await runbooks.find(scope, runbook_id)
     if found is None:
         raise NotFoundError
-    return reply_value(Runbook, found)
+    known = context.of(request).catalogue.get(runbook_id)
+    same = known is not None and digest(known) == found.digest
+    return reply_value(Shown, Shown(**vars(found), definition=known if same else None))
 
 
 ENDPOINTS = [
     Endpoint("GET", "/api/v1/runbooks", list_runbooks, Caller.READ, None, {200: Listing[Runbook]}, ListQuery),
-    Endpoint("GET", "/api/v1/runbooks/{runbook}", show, Caller.READ, None, {200: Runbook}),
+    Endpoint("GET", "/api/v1/runbooks/{runbook}", show, Caller.READ, None, {200: Shown}),
 ]

@@ -20,13 +20,12 @@ from ccserver.routes.api import creating
 from ccserver.scope import PLATFORM, PartnerScope, SiteScope
 from ccserver.setting_levels import Effective
 from ccshared.messages import Message
-from ccshared.settings import Value
 
 
 class NewValue(Message):
     """A setting's value at a level."""
 
-    value: Annotated[Value, Field(strict=True)]
+    value: Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True, max_length=128)]
 
 
 @dataclass(frozen=True)

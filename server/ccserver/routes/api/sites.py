@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,7 +20,7 @@ from ccserver.queries.sites import SiteDetail
 from ccserver.routes.api import creating, lists
 from ccserver.scope import PartnerScope
 from ccshared import ids
-from ccshared.messages import Hex32, Id, Message, Name
+from ccshared.messages import Hex32, Id, Message, Name, Word
 
 WINDOW_DAYS = 30  # of statistics, unless asked otherwise
 MAX_WINDOW = timedelta(days=366)
@@ -35,9 +35,10 @@ class NewSite(Message):
 
 
 class SiteChange(Message):
-    """A site's new name."""
+    """A site's new name, or its new tags, by which orders for many name it: what is left out stays."""
 
-    name: SiteName
+    name: SiteName | None = None
+    tags: Annotated[list[Word], Field(max_length=20)] | None = None
 
 
 class WindowQuery(Message):
@@ -97,14 +98,18 @@ async def _insert(scope: PartnerScope, asked: NewSite) -> tuple[str, SiteDetail]
     return site_id, made
 
 
-async def rename(request: Request) -> Response:
-    """Give a site another name; If-Match says which one was read."""
+async def change(request: Request) -> Response:
+    """Give a site another name, or other tags; If-Match says which one was read."""
     revision, asked = if_match(request), await read(request, SiteChange)
+    tags = None if asked.tags is None else sorted(set(asked.tags))
     async with auth.site_scope(request) as scope:
-        site = await sites.rename(scope, asked.name, revision)
+        site = await sites.change(scope, asked.name, tags, revision)
         if site is None:
             raise ChangedMeanwhileError
-        await creating.note(scope, request, "site.rename", site.id, name=site.name)
+        if asked.tags is not None:
+            await creating.note(scope, request, "site.tag", site.id, tags=list(site.tags))
+        if asked.name is not None:
+            await creating.note(scope, request, "site.rename", site.id, name=site.name)
     return reply_value(SiteDetail, site, revision=site.revision)
 
 
@@ -149,6 +154,6 @@ ENDPOINTS = [
     Endpoint("POST", _LIST, create, Caller.OPERATE, NewSite, {201: SiteDetail}, headers=("Idempotency-Key",)),
     Endpoint("GET", _ONE, show, Caller.AUDIT, None, {200: SiteDetail}),
     Endpoint("POST", _ONE + "/close", close, Caller.OWN, Close, {200: Closing}),
-    Endpoint("PATCH", _ONE, rename, Caller.OPERATE, SiteChange, {200: SiteDetail}, headers=("If-Match",)),
+    Endpoint("PATCH", _ONE, change, Caller.OPERATE, SiteChange, {200: SiteDetail}, headers=("If-Match",)),
     Endpoint("GET", _ONE + "/statistics", show_statistics, Caller.AUDIT, None, {200: SiteStatistics}, WindowQuery),
 ]

@@ -1,0 +1,1 @@
+"""The root helper: a process of its own that reads what needs root, and runs steps whose signature it verified."""

@@ -1,0 +1,104 @@
+"""Versions of a policy: what each says, how two differ, and settings as of an old one made again."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from ccserver import setting_levels
+from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver.queries import policies, settings
+from ccserver.queries.settings import Change
+from ccserver.scope import SiteScope
+from ccserver.setting_levels import Effective
+from ccshared.settings import CATALOGUE, BadSettingError, Value
+
+NOTHING: dict[str, Any] = {"settings": [], "rules": [], "runbooks": []}  # before the first
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A part of a policy that differs: a name, and what it says in either; None where it is not there."""
+
+    part: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A setting that was made again at the appliance's level."""
+
+    name: str
+    value: Value
+
+
+async def content(scope: SiteScope, appliance_id: str, version: int) -> dict[str, Any]:
+    """Return what a version says; NotFoundError when there is none."""
+    envelope = await policies.envelope(scope, appliance_id, version)
+    if envelope is None:
+        raise NotFoundError
+    said: dict[str, Any] = orjson.loads(base64.b64decode(orjson.loads(envelope)["payload"]))
+    return said
+
+
+async def compare(scope: SiteScope, appliance_id: str, version: int, against: int | None) -> list[Difference]:
+    """Return what differs between a version and another, or the one before it; NotFoundError where one is not there."""
+    after = await content(scope, appliance_id, version)
+    other = await policies.before(scope, appliance_id, version) if against is None else against
+    return differences(await content(scope, appliance_id, other) if other is not None else NOTHING, after)
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """Return what differs between two policies, by the names of the parts."""
+    old, new = _parts(before), _parts(after)
+    names = sorted(old.keys() | new.keys())
+    return [Difference(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
+
+
+def _parts(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy by its parts: each setting, rule and runbook is one."""
+    parts = {name: said.get(name) for name in ("mode", "window", "canary")}
+    parts |= {f"settings.{name}": value for name, value in said["settings"]}
+    parts |= {f"rules.{rule['id']}": rule for rule in said["rules"]}
+    return parts | {f"runbooks.{runbook['id']}": runbook for runbook in said["runbooks"]}
+
+
+def settings_of(said: Mapping[str, Any]) -> dict[str, Value]:
+    """Return the settings that a policy was made from, as far as they are known and taken today."""
+    window = said["window"]
+    found: dict[str, Value] = dict(said["settings"]) | {"healing.mode": said["mode"]}
+    found["healing.window_days"] = "".join(map(str, window["days"])) if window else ""
+    if window:
+        found |= {"healing.window_from_minute": window["from_minute"], "healing.window_minutes": window["minutes"]}
+    return {name: value for name, value in found.items() if _is_taken(name, value)}
+
+
+def _is_taken(name: str, value: Any) -> bool:
+    try:
+        return name in CATALOGUE and CATALOGUE[name].check(value) == value
+    except BadSettingError:
+        return False
+
+
+async def restore(scope: SiteScope, appliance_id: str, version: int, actor: str) -> list[Restored]:
+    """Make the settings of a version again, at the appliance's level, where others count now; return which.
+
+    What stops healing at a level above still stops it.
+    """
+    wanted = settings_of(await content(scope, appliance_id, version))
+    places = setting_levels.places(scope.partner_id, scope.site_id, appliance_id)
+    counting = setting_levels.effective(places, await settings.counting(scope, places))
+    return [
+        await _make(scope, places[-1], each, wanted[each.setting.name], actor)
+        for each in counting
+        if each.setting.name in wanted and each.value != wanted[each.setting.name]
+    ]
+
+
+async def _make(scope: SiteScope, place: settings.Place, now: Effective, value: Value, actor: str) -> Restored:
+    if await settings.make(scope, place, Change(now.setting.name, value, now.revision, actor)) is None:
+        raise ChangedMeanwhileError
+    return Restored(now.setting.name, value)
