@@ -68,7 +68,7 @@ async def test_a_code_is_shown_once_with_the_line_that_uses_it_and_enrols_a_devi
     answer = await post(owner, "/codes", site="acme-clinic", hours="2")
     code = shown_once(answer, "The code")
     install = shown_once(answer, "The command")
-    assert install.startswith("cc-agent enroll --server-url http")
+    assert install.startswith("sudo cc-agent enroll --server-url http")
     secret = code.rpartition("/")[2]
     assert secret not in install
     assert secret not in str(answer.url)

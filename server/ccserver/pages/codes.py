@@ -62,7 +62,7 @@ async def create(request: Request) -> Response:
         "detail": detail,
         "site_id": asked.site,
         "site_name": site.get(asked.site, asked.site),
-        "install": f"cc-agent enroll --server-url {context.of(request).config.public_url}",
+        "install": f"sudo cc-agent enroll --server-url {context.of(request).config.public_url}",
     }
     return render.page(request, "code_made.html", values)
 
