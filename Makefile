@@ -11,7 +11,7 @@ export UV_CACHE_DIR := $(CURDIR)/.tools/cache
 export PIP_CACHE_DIR := $(CURDIR)/.tools/pip-cache
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint type contracts test e2e bench faults fuzz verify-full package check run
+.PHONY: help setup fmt lint type contracts test e2e bench faults fuzz verify-full package nspawn check run
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -69,8 +69,11 @@ fuzz: setup ## schemathesis against every route as every kind of caller, at leng
 verify-full: setup ## the verifier: 20,000 spoilt exports, 1,000 honest ones
 	@$(BIN)/python -m tests.verify
 
-package: setup ## build the wheels, install them in a clean environment, prove them
+package: setup ## build wheels and Debian packages, prove them in a clean environment
 	@UV=.tools/bin/uv sh tests/package.sh
+
+nspawn: setup ## the Debian packages of `make package` on a booted machine (root; SUITE=trixie for another)
+	@$(BIN)/python -m tests.nspawn
 
 check: lint type contracts ## lint, types, import contracts
 

@@ -102,10 +102,10 @@ class Config:
     database_admin_url: str | None = None
     backup_window_days: int = 14
     appliance_quota_mib: int = 2048
+    tls: tuple[Path, Path] | None = None
     smtp: Smtp | None = None
     notify_allow: tuple[Network, ...] = ()
     deadman_url: str | None = field(default=None, repr=False)
-    tls: tuple[Path, Path] | None = None
 
     @property
     def secure(self) -> bool:
@@ -164,10 +164,10 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         metrics_asked="CCSERVER_METRICS_LISTEN" in values,
         backup_window_days=_integer(values, "CCSERVER_BACKUP_WINDOW_DAYS", 14, 0),
         appliance_quota_mib=_integer(values, "CCSERVER_APPLIANCE_QUOTA_MIB", 2048, 16),
+        tls=tls,
         smtp=_smtp(values),
         notify_allow=_networks(values, "CCSERVER_NOTIFY_ALLOW"),
         deadman_url=_deadman(values.get("CCSERVER_DEADMAN_URL", "")),
-        tls=tls,
     )
 
 

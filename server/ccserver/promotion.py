@@ -79,7 +79,8 @@ class Plan:
     @property
     def why(self) -> str:
         """The sentence for people."""
-        where = {"appliance": "on this appliance", "site": "at this site"}.get(self.level, f"at {self.sites} sites")
+        far = f"at {self.sites} site{'' if self.sites == 1 else 's'}"
+        where = {"appliance": "on this appliance", "site": "at this site"}.get(self.level, far)
         return f"it helped {self.successes} of {self.count} times for this pattern, {where}"
 
 

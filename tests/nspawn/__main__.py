@@ -95,7 +95,7 @@ def run_unprivileged(machine: Container, _ca: Authority) -> None:
 
 def read_units(machine: Container, _ca: Authority) -> None:
     """`systemd-analyze verify` finds nothing, and `security` gives the agent and the server 2.5 at the most."""
-    said = machine.run("systemd-analyze", "verify", *(f"/lib/systemd/system/{unit}" for unit in UNITS), code=None)
+    said = machine.run("systemd-analyze", "verify", *(f"/usr/lib/systemd/system/{unit}" for unit in UNITS), code=None)
     ours = [line for line in said.splitlines() if "cc" in line and "not executable" not in line]
     holds(ours == [], f"verify says nothing of ours: {ours}")
     for unit, most in MOST_EXPOSED.items():
@@ -161,10 +161,31 @@ def enrol(machine: Container, ca: Authority) -> None:
     arguments = ("--server-url", URL, "--ca-file", "/etc/cc-agent/ca.pem")
     machine.run("cc-agent", "enroll", *arguments, env=[f"CC_ENROLL_CODE={new_code(machine)}"])
     machine.until("all is receipted", lambda: receipted(machine))
+    strangers = machine.run("find", "/var/lib/cc-agent", "!", "-user", "cc-agent").strip()
+    holds(strangers == "", f"its files are its own: {strangers}")
+
+
+def be_helped(machine: Container, _ca: Authority) -> None:
+    """The helper obeys this server, answers the agent and nobody else, and checks that need root have their input."""
+    pinned = json.loads(machine.run("cat", "/var/lib/cc-agent-helper/pinned.json"))
+    holds(pinned["server"] == "cc.example", "the helper obeys the server that root enrolled at")
+    holds(machine.property("cc-agent-helper.service", "ActiveState") == "active", "the helper runs")
+    told = {check["check"]: check["reason"] for check in status(machine)["checks"]}
+    holds("root" not in told["firewall"] and "helper" not in told["firewall"], f"the firewall was read: {told}")
+    ask = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/cc-agent/helper.sock');"
+    ask += 's.sendall(b\'{"ask":"read","what":"nft"}\\n\'); print(s.recv(9999).decode())'
+    python = ("/opt/cc-agent/bin/python3", "-c", ask)
     holds(
-        machine.run("stat", "-c", "%U", "/var/lib/cc-agent/identity.json").strip() == "cc-agent",
-        "its files are its own",
+        '"ok": true' in as_user(machine, "cc-agent", *python).replace('"ok":true', '"ok": true'),
+        "the agent is answered",
     )
+    said = as_user(machine, "nobody", *python)
+    holds('"ok": true' not in said and '"ok":true' not in said, f"nobody else is: {said}")
+
+
+def as_user(machine: Container, user: str, *argv: str) -> str:
+    group = machine.run("id", "-gn", user).strip()
+    return machine.run("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *argv, code=None)
 
 
 def renew(machine: Container, ca: Authority) -> None:
@@ -254,14 +275,14 @@ def purge(machine: Container, _ca: Authority) -> None:
     machine.run("dpkg", "--purge", "ccserver")
     machine.run("test", "-s", "/var/lib/ccserver/server-keys.json")
     left = machine.run(
-        "sh", "-c", "ls -d /opt/cc* /lib/systemd/system/cc* /etc/systemd/system/*/cc* 2>/dev/null", code=None
+        "sh", "-c", "ls -d /opt/cc* /usr/lib/systemd/system/cc* /etc/systemd/system/*/cc* 2>/dev/null", code=None
     )
     holds(left.strip() == "", f"nothing else is left: {left}")
 
 
 STEPS: tuple[Callable[[Container, Authority], None], ...] = (
-    install, run_unprivileged, read_units, serve, refuse, enrol, renew, survive_kill, survive_reboot, be_watched,
-    remove, purge,
+    install, run_unprivileged, read_units, serve, refuse, enrol, be_helped, renew,
+    survive_kill, survive_reboot, be_watched, remove, purge,
 )  # fmt: skip
 
 

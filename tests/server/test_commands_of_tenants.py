@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ccserver import keys
+from ccserver import keys, promotion
 from ccserver.config import Config
 from ccserver.localpg import Urls
 from ccshared import purposes
@@ -114,6 +114,33 @@ async def test_the_catalogue_of_runbooks_needs_no_database(cli: CommandLine, tmp
     assert await cli.json("runbook", "lint") == {"troubles": []}
     (tmp_path / "x.toml").write_text("id = 1")
     assert (await cli.json("runbook", "lint", str(tmp_path), code=1))["troubles"][0].startswith("x.toml: ")
+
+
+async def test_a_candidate_is_explained_approved_and_taken_back_on_the_host(cli: CommandLine) -> None:
+    rule = promotion.rule_id("acme", "a" * 16, "run-backup")
+    await cli.rows(
+        "INSERT INTO appliances (site_id, partner_id, id, hostname, public_key)"
+        " VALUES ('acme-clinic', 'acme', 'box-2', 'box', sha256('l'))"
+    )
+    await cli.rows(
+        "INSERT INTO pattern_runbooks SELECT 'acme-clinic', 'acme', 'box-' || n, repeat('a', 16), 'run-backup',"
+        " 'backup_stale', 3, 3, 3000, 0, 0, 1, 1 FROM generate_series(1, 2) AS n"
+    )
+    await cli.run("sweep", "candidates")
+    assert "6 of 6 succeeded (at least 60.9 %, 95 % sure, 1.0 s each)" in await cli.run("rule", "explain", rule, *OF)
+    said = ("--comment", "seen at both")
+    await cli.run("rule", "approve", rule, *OF, *said, code=2)
+    assert "would be done" in await cli.run("rule", "approve", rule, *OF, *said, "--dry-run")
+    assert (await cli.json("rule", "list", *OF))[0]["status"] == "candidate"
+    assert "is canary, tried on box-2" in await cli.run(
+        "rule", "approve", rule, *OF, *said, "--yes", "--appliance", "box-2"
+    )
+    assert "Its trial is not over" in await cli.refused("rule", "approve", rule, *OF, *said, "--yes")
+    assert "canary or active" not in await cli.run("rule", "demote", rule, *OF, *said, "--yes")
+    assert "The rule is demoted" in await cli.refused("rule", "reject", rule, *OF, *said, "--yes")
+    assert "There is no rule none" in await cli.refused("rule", "reject", "none", *OF, *said, "--yes")
+    actions = [each["action"] for each in await cli.json("audit", "list", *OF)]
+    assert actions[:3] == ["rule.demote", "rule.approve", "rule.propose"]
 
 
 async def test_waivers_orders_rules_and_incidents(cli: CommandLine) -> None:

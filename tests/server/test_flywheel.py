@@ -87,7 +87,7 @@ async def test_what_helped_at_one_site_is_proposed_at_another_of_the_partner_and
     here, there, beyond = await ask(device), await ask(near), await ask(far)
     assert [each["runbook"] for each in (here, there, beyond)] == [RUN, RUN, None]
     assert [each["evidence"].get("level") for each in (here, there, beyond)] == ["appliance", "partner", None]
-    assert there["why"] == "it helped 4 of 4 times for this pattern, at 1 sites"
+    assert there["why"] == "it helped 4 of 4 times for this pattern, at 1 site"
     assert (await ask(near, RUN))["runbook"] is None
     assert (await ask(near, signature="b" * 16))["runbook"] is None
 

@@ -54,6 +54,8 @@ def command(call: Call, server_url: str | None, code_file: Path | None, ca_file:
         known = asyncio.run(enrolment.enroll(call.places, server, code, hostname, replace=replace))
     except (EnrolmentError, IdentityUnusableError, ScrubKeyError, RequestError) as error:
         raise click.ClickException(str(error)) from error
+    finally:
+        identity.give_to_owner(call.places)
     click.echo(f"enrolled at {known.server} as appliance {known.appliance_id} of site {known.site_id}")
     click.echo(f"device key {key.fingerprint}")
     if os.geteuid() == 0:
@@ -69,7 +71,7 @@ def _pin(call: Call, known: Identity, *, replace: bool) -> None:
     try:
         pinning.pin(state_dir, pinning.of(known), replace=replace)
     except pinning.NotPinnedError as error:
-        raise click.ClickException(f"enrolled, but the helper obeys nobody yet: {error}") from error
+        raise click.ClickException(f"enrolled, but the helper does not obey this server: {error}") from error
     click.echo("the helper obeys this server")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ccserver import context, keys, notices, targets, telling
+from ccserver import keys, notices, targets, telling
 from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, a_name, current, show, with_database
 from ccserver.commands.reaching import NEWEST, Consent
@@ -94,7 +94,7 @@ def create(name: str, partner_id: str, secret_file: Path | None, as_json: bool, 
     asked = _Given(kind, a_name(name), given["min_severity"], sites, *rest)
     settings = current()
     target = _target(settings, kind, tuple(given["to"]), secret_file)
-    seal_key = keys.load(settings.key_file).derive(context.SEAL_PURPOSE)
+    seal_key = keys.load(settings.key_file).derive(keys.SEAL_PURPOSE)
 
     async def act(db: Database) -> Channel:
         async with db.partner(partner_id) as scope:
@@ -142,7 +142,7 @@ def test(channel_id: str, partner_id: str, as_json: bool) -> None:
         async with db.partner(partner_id) as scope:
             claimed = await telling.write_test(scope, channel_id)
             await reaching.note(scope, "channel.test", channel_id)
-        sender = telling.Sender(db, loaded.derive(context.SEAL_PURPOSE), settings, loaded.server)
+        sender = telling.Sender(db, lambda: loaded.derive_all(keys.SEAL_PURPOSE), settings, loaded.server)
         return await telling.deliver(sender, claimed)
 
     tried: Attempt = with_database(act)

@@ -145,7 +145,7 @@ async def revisions(scope: ApplianceScope, ids: Sequence[str]) -> dict[str, Inci
 
 
 async def list_open_of_sites(
-    scope: PartnerScope, site_ids: Sequence[str], limit: int
+    scope: PartnerScope | SiteScope, site_ids: Sequence[str], limit: int
 ) -> dict[str, tuple[int, list[Incident]]]:
     """Return, by site, how many incidents are open and the newest `limit` of them, newest first."""
     rows = await scope.conn.fetch(
@@ -394,3 +394,15 @@ async def past(scope: PartnerScope, signature: str | None, limit: int) -> list[P
         limit,
     )
     return [Past(**{**row, "raw_data": orjson.loads(row["raw_data"])}) for row in rows]
+
+
+async def seen(scope: SiteScope, incident_id: str, limit: int) -> str:
+    """Return what its appliance saw, scrubbed there, as indented JSON of at most `limit` letters; empty without it."""
+    found: str | None = await scope.conn.fetchval(
+        "SELECT left(jsonb_pretty(raw_data), $4) FROM incidents WHERE site_id = $1 AND partner_id = $2 AND id = $3",
+        scope.site_id,
+        scope.partner_id,
+        incident_id,
+        limit,
+    )
+    return found or ""

@@ -154,7 +154,8 @@ async def tell_again(scope: PlatformScope, limit: int) -> int:
             INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body, reminders,
                                        remind_at)
             SELECT d.partner_id, gen_random_uuid()::text, c.id, p.id, 'reminder',
-                   p.id || ':reminder:' || d.reminders + 1, cc_said(p) || jsonb_build_object('reminder', d.reminders + 1), d.reminders + 1,
+                   p.id || ':reminder:' || d.reminders + 1,
+                   cc_said(p) || jsonb_build_object('reminder', d.reminders + 1), d.reminders + 1,
                    CASE WHEN d.reminders + 1 < c.resend_max THEN now() + c.resend_s * interval '1 second' END
             FROM due d
             JOIN problems p ON p.partner_id = d.partner_id AND p.id = d.problem_id

@@ -264,7 +264,7 @@ async def _found(scope: PartnerScope, request: Request) -> Channel:
 
 async def _target(request: Request, scope: PartnerScope, channel_id: str) -> Target:
     sealed = await channels.sealed_target(scope, channel_id)
-    return targets.unseal(context.of(request).seal_key, scope.partner_id, channel_id, sealed)
+    return targets.unseal(context.of(request).unseal_keys, scope.partner_id, channel_id, sealed)
 
 
 async def _changed(request: Request, scope: PartnerScope, before: Channel, asked: ChannelChange) -> Draft:
@@ -281,7 +281,7 @@ async def _changed(request: Request, scope: PartnerScope, before: Channel, asked
     given = {name: getattr(asked, name) for name in _GIVEN if getattr(asked, name) is not None}
     hint, sealed = before.target, await channels.sealed_target(scope, before.id)
     if given:
-        old = targets.unseal(ctx.seal_key, scope.partner_id, before.id, sealed)
+        old = targets.unseal(ctx.unseal_keys, scope.partner_id, before.id, sealed)
         whole = replace(old, **given | ({"to": tuple(asked.to)} if asked.to is not None else {}))
         target = targets.checked(ChannelKind(before.kind), whole, ctx.config.notify_allow)
         hint = targets.hint(target, ctx.config.notify_allow)

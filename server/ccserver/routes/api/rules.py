@@ -50,7 +50,7 @@ AnyJudgement = TypeVar("AnyJudgement", bound=Judgement)
 async def list_patterns(request: Request) -> Response:
     """List the patterns that the partner's appliances, or one site's, have met, with their totals, last told first."""
     asked = read_query(request, PatternQuery)
-    async with lists.scope_asked(request, asked.site) as scope:
+    async with auth.scope_asked(request, asked.site) as scope:
         source = lists.Source(
             name=f"patterns:{scope.partner_id}:{asked.site or ''}",
             kind=Pattern,
