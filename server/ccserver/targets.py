@@ -77,9 +77,9 @@ def seal(key: bytes, partner_id: str, channel_id: str, target: Target) -> bytes:
     return sealing.seal(key, _place(partner_id, channel_id), orjson.dumps(asdict(target)))
 
 
-def unseal(key: bytes, partner_id: str, channel_id: str, sealed: bytes) -> Target:
+def unseal(keys: bytes | Sequence[bytes], partner_id: str, channel_id: str, sealed: bytes) -> Target:
     """Return the target of a row; SealBrokenError for another row's, or with another key file."""
-    found: dict[str, Any] = orjson.loads(sealing.unseal(key, _place(partner_id, channel_id), sealed))
+    found: dict[str, Any] = orjson.loads(sealing.unseal(keys, _place(partner_id, channel_id), sealed))
     return Target(**found | {"to": tuple(found["to"])})
 
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import uniform
@@ -43,17 +43,17 @@ Tell = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Sender:
-    """Who sends: with the key that opens targets, as the configuration says, under the server's name."""
+    """Who sends: with the keys that open targets now, as the configuration says, under the server's name."""
 
     db: Database
-    seal_key: bytes
+    seal_keys: Callable[[], Sequence[bytes]]
     config: Config
     server: str
 
 
 def sender(ctx: Context) -> Sender:
     """Return the sender of a process that serves."""
-    return Sender(ctx.db, ctx.seal_key, ctx.config, ctx.keys.server)
+    return Sender(ctx.db, lambda: ctx.unseal_keys, ctx.config, ctx.keys.server)
 
 
 async def notice(scope: PlatformScope, rows: int) -> Swept:
@@ -164,7 +164,7 @@ async def _deliver_whatever_happens(sender: Sender, claimed: Claimed, tell: Tell
 
 async def _send(sender: Sender, claimed: Claimed) -> outbound.Answer | None:
     """Send a message; None for mail, which has no status."""
-    target = targets.unseal(sender.seal_key, claimed.partner_id, claimed.channel_id, claimed.target_sealed)
+    target = targets.unseal(sender.seal_keys(), claimed.partner_id, claimed.channel_id, claimed.target_sealed)
     notice = Notice(claimed.id, claimed.event, orjson.loads(claimed.body), sender.server, sender.config.public_url)
     if claimed.kind == ChannelKind.EMAIL:
         if sender.config.smtp is None:

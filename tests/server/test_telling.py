@@ -49,7 +49,7 @@ async def hook() -> AsyncIterator[HttpReceiver]:
 
 @pytest.fixture
 def sender(server: Running, settings: Config) -> Sender:
-    return Sender(server.db, server.keys.derive("cc seal v1"), settings, server.keys.server)
+    return Sender(server.db, lambda: server.keys.derive_all("cc seal v1"), settings, server.keys.server)
 
 
 def channel(receiver: HttpReceiver, **changes: Any) -> dict[str, Any]:
@@ -483,7 +483,7 @@ async def test_a_test_message_says_what_came_of_it_and_is_listed(server: Running
     assert events(hook) == ["test", "test"]
     listed = await technician.walk("deliveries", channel=new["id"])
     assert [(each["event"], each["dead_at"] is None) for each in listed] == [("test", True), ("test", False)]
-    assert await telling.send_due(Sender(server.db, b"", None, ""), lambda _kind, _result: None) == 0  # type: ignore[arg-type]  # nothing is sent
+    assert await telling.send_due(Sender(server.db, list, None, ""), lambda _kind, _result: None) == 0  # type: ignore[arg-type]  # nothing is sent
 
 
 async def test_a_secret_is_shown_once_the_same_for_the_same_key_and_nowhere_else(
