@@ -13,7 +13,7 @@ from ccagent.client import Client, RequestError
 from ccagent.config import Config
 from ccagent.healing import Healer
 from ccagent.helper_client import HelperAbsentError, HelperRefusedError
-from ccagent.orders_in import Errand, Orders
+from ccagent.order_judging import Errand, Orders
 from ccagent.places import Places
 from ccagent.policy import InForce, PolicyRefusedError
 from ccagent.resolvers.level2 import Planners
@@ -55,7 +55,10 @@ class Directives:
     def load(self) -> None:
         """Put the last good policy in force, if this appliance has one; that it is another's is found out here."""
         known = identity.load(self.places)
-        self.enforce(policy.load(self.places, self.healer.store, known) if known is not None else None)
+        found = policy.load(self.places, self.healer.store, known) if known is not None else None
+        self.enforce(found)
+        if found is not None and not policy.is_recorded(found, self.healer.store):
+            self.policy_wanted.set()  # a crash came between its file and its proof
 
     def enforce(self, found: InForce | None) -> None:
         """Let a verified policy be in force: its mode, rules and runbooks, and its settings over the file's."""
@@ -64,22 +67,19 @@ class Directives:
 
 
 async def follow_policy(these: Directives, client: Client) -> None:
-    """Fetch the policy whenever there is another, for ever."""
-    failures = 0
+    """Fetch the policy whenever a check-in says that there is another, for ever.
+
+    What fails is tried again when the next check-in says so: those have their own backoff.
+    """
     while True:
         await these.policy_wanted.wait()
         these.policy_wanted.clear()
         try:
             await policy_now(these, client)
         except RequestError as error:
-            failures += 1
-            these.policy_wanted.set()
             log.warning("the policy is not fetched: %s", error)
-            await asyncio.sleep(wait_s(error, failures, these.pace.uniform))
         except PolicyRefusedError:
             await asyncio.sleep(REFUSED_S)
-        else:
-            failures = 0
 
 
 async def policy_now(these: Directives, client: Client) -> None:
@@ -121,7 +121,7 @@ def _keep_refused(tx: Tx, digest: str, reason: str, proof: Draft) -> bool:
         return False
     alarms.sound(tx, Alarm(alarms.POLICY_REFUSED, reason[:200], proof.at), proof.at + alarms.SHOWN_MS)
     if queue.current(tx) is not None:
-        queue.append(tx, proof)
+        queue.offer(tx, proof)
     return True
 
 
@@ -138,23 +138,31 @@ def orders_of(these: Directives, client: Client) -> Orders:
 
 
 async def follow_orders(these: Directives, client: Client) -> None:
-    """Attend to orders whenever there are any or a result waits to be told, for ever."""
+    """Attend to orders whenever there are any or a result waits to be told, for ever.
+
+    A check-in that says that orders wait ends the pause after a failure.
+    """
     orders, failures = orders_of(these, client), 0
     await orders_in.finish_interrupted(orders)
-    if these.healer.store.read(order_book.unanswered):
-        these.orders_wanted.set()
     while True:
-        await these.orders_wanted.wait()
+        untold = these.healer.store.read(order_book.unanswered)
+        if not untold:
+            await these.orders_wanted.wait()
         these.orders_wanted.clear()
         try:
             await orders_in.attend(orders)
         except RequestError as error:
             failures += 1
-            these.orders_wanted.set()
             log.warning("orders wait: %s", error)
-            await asyncio.sleep(wait_s(error, failures, these.pace.uniform))
+            await _until(these.orders_wanted, wait_s(error, failures, these.pace.uniform))
         else:
             failures = 0
+
+
+async def _until(event: asyncio.Event, at_most_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
 
 
 async def _policy_for_order(these: Directives, client: Client) -> None:

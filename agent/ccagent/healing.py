@@ -6,9 +6,9 @@ anew at that moment, so a stop that came meanwhile holds.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from ccagent import attempts, incidents, order_clock, policy, scrubbing
 from ccagent.attempts import Key, Moment, Verdict
@@ -21,8 +21,8 @@ from ccagent.policy import InForce
 from ccagent.resolvers import Fit, Proposal, UnfitError, fit, level1, level2, level3
 from ccagent.resolvers.level2 import NonsenseError, Planners
 from ccagent.store import Store, Tx
+from ccshared import phi, rules
 from ccshared import policy as policies
-from ccshared import rules
 from ccshared.rules import Compiled
 from ccshared.vocabulary import Clock
 
@@ -162,7 +162,20 @@ async def _planned(healer: Healer, incident: Incident, in_force: InForce) -> Pro
         if healer.store.read(attempts.verdict, key_of(incident, runbook), healer.now()).verdict
         in (Verdict.USED_UP, Verdict.SUPPRESSED)
     ]
-    return await level2.propose(healer.planners, incident, in_force.policy, before, used)
+    found = await level2.propose(healer.planners, incident, in_force.policy, before, used)
+    return None if found is None else _scrubbed(healer, found)
+
+
+def _scrubbed(healer: Healer, proposal: Proposal) -> Proposal:
+    """Return what the planner says as it may be kept and shown, whoever wrote it."""
+    try:
+        why, given = (
+            phi.scrub_text(healer.scrub_key, proposal.why),
+            phi.scrub(healer.scrub_key, dict(proposal.parameters)),
+        )
+    except phi.ScrubError as error:
+        raise NonsenseError("personal data in the planner's answer could not be told apart") from error
+    return replace(proposal, why=why.replace("\x00", " "), parameters=cast("dict[str, Any]", given))
 
 
 def _resting(healer: Healer, incident: Incident) -> Decision | None:

@@ -15,10 +15,14 @@ from ccshared import patterns
 from ccshared.messages import (
     MAX_INCIDENTS,
     MAX_PATTERNS,
+    MAX_RULES,
+    MAX_RUNBOOKS,
     IncidentKept,
     IncidentReport,
     PatternReport,
     PatternReports,
+    RuleTotals,
+    RunbookTotals,
 )
 from ccshared.vocabulary import Level, Outcome
 
@@ -275,9 +279,10 @@ def mark_synced(tx: Tx, kept: Sequence[IncidentKept]) -> None:
 
 def patterns_changed(tx: Tx, limit: int = MAX_PATTERNS) -> PatternReports | None:
     """Return the totals that the server has not confirmed, None when it has all; a new epoch sends all again."""
-    epoch, confirmed = tx.execute(
+    epoch, confirmed, told = tx.execute(
         """
-        SELECT number, CASE WHEN pattern_sync.epoch = number THEN revision ELSE 0 END
+        SELECT number, CASE WHEN pattern_sync.epoch = number THEN revision ELSE 0 END,
+            CASE WHEN pattern_sync.epoch = number THEN rules_revision ELSE 0 END
         FROM pattern_sync, (SELECT coalesce(max(number), 0) AS number FROM epochs)
         """
     ).fetchone()
@@ -289,16 +294,65 @@ def patterns_changed(tx: Tx, limit: int = MAX_PATTERNS) -> PatternReports | None
         """,
         (confirmed, limit),
     )
-    found = _named(rows)
-    if not found:
+    found, (rules_revision, rules) = _named(rows), _learned_rules(tx)
+    if not found and rules_revision <= told:
         return None
-    reports = [PatternReport(**row) for row in found]
-    return PatternReports(epoch=epoch, revision=found[-1]["revision"], patterns=reports)
+    return PatternReports(
+        epoch=epoch,
+        revision=found[-1]["revision"] if found else confirmed,
+        patterns=[PatternReport(**row, runbooks=_runbooks(tx, row["pattern_signature"])) for row in found],
+        rules_revision=rules_revision,
+        rules=rules,
+    )
 
 
 def mark_patterns_synced(tx: Tx, sent: PatternReports) -> None:
     """Note that the server holds these totals."""
-    tx.execute("UPDATE pattern_sync SET epoch = ?, revision = ?", (sent.epoch, sent.revision))
+    tx.execute(
+        "UPDATE pattern_sync SET epoch = ?, revision = ?, rules_revision = ?",
+        (sent.epoch, sent.revision, sent.rules_revision),
+    )
+
+
+def _runbooks(tx: Tx, signature: str) -> list[RunbookTotals]:
+    """Return what was run for a pattern, the most often first: by the planner, and by order."""
+    rows = tx.execute(
+        """
+        SELECT action AS runbook, sum(total) AS total_count, sum(success) AS success_count,
+            sum(time_ms) AS total_resolution_time_ms, sum(ordered) AS order_count,
+            sum(helped) AS order_success_count
+        FROM (
+            SELECT action, total_count AS total, success_count AS success, total_resolution_time_ms AS time_ms,
+                0 AS ordered, 0 AS helped
+            FROM pattern_runbooks WHERE pattern_signature = ?1
+            UNION ALL
+            SELECT action, 0, 0, 0, total_count, success_count FROM pattern_orders WHERE pattern_signature = ?1
+        )
+        WHERE action NOT GLOB '*[^0-9a-z_.-]*' AND length(action) BETWEEN 1 AND 64
+        GROUP BY action ORDER BY sum(total) + sum(ordered) DESC, action LIMIT ?2
+        """,
+        (signature, MAX_RUNBOOKS),
+    )
+    return [RunbookTotals(**row) for row in _named(rows)]
+
+
+def _learned_rules(tx: Tx) -> tuple[int, list[RuleTotals]]:
+    """Return how the rules fare that the server taught, the last tried first, and the newest try that is counted."""
+    rows = tx.execute(
+        """
+        SELECT rule, count(*) AS total_count, sum(outcome = 'success') AS success_count, max(id) AS newest
+        FROM attempts
+        WHERE rule IS NOT NULL AND rule NOT LIKE 'built-in-%' AND outcome IS NOT NULL
+        GROUP BY rule ORDER BY max(id) DESC LIMIT ?
+        """,
+        (MAX_RULES,),
+    )
+    found = _named(rows)
+    totals = [
+        RuleTotals(rule=row["rule"], total_count=row["total_count"], success_count=row["success_count"])
+        for row in found
+    ]
+    return max((row["newest"] for row in found), default=0), totals
 
 
 def count_failed_plan(tx: Tx, signature: str, runbook: str, took_ms: int) -> None:

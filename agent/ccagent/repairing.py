@@ -4,6 +4,8 @@ The try is committed before the helper hears of it, so that a crash at any momen
 its check passes afterwards, whatever its steps say.
 """
 
+import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +27,7 @@ from ccshared.vocabulary import Level, Outcome, Status
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 300.0
 NO_HELPER = "no helper runs here, so nothing can be repaired: start cc-agent helper as root"
 
 
@@ -41,12 +44,14 @@ class _Ended:
 
 
 async def work(healer: Healer) -> None:
-    """Repair what is due, for ever; first find out what became of what a crash cut short."""
-    await recover(healer)
+    """Repair what is due, for ever; before that, find out what became of tries whose end is not on record."""
     while True:
         healer.stirred.clear()
+        await recover(healer)
         await work_off(healer)
-        await healer.stirred.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await healer.stirred.wait()
 
 
 async def work_off(healer: Healer) -> int:
@@ -153,7 +158,7 @@ async def _end(healer: Healer, attempt: Attempt, incident: Incident | None, done
         ended = _Ended(attempt, incident, resolution, reason, healer.now(), proof)
         try:
             await healer.store.write(_settle, ended, healer.mode)
-        except NoRoomError:  # it stays open in the record, and is ended with its proof after the next start
+        except NoRoomError:  # it stays open in the record, and is ended with its proof once there is room
             log.exception("there is no room for the proof of a repair")
     else:
         await healer.store.write(attempts.end, attempt.repair_id, outcome, reason, healer.watch.stamp()[0])

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, compile_path
 
-from ccserver import auth, context, fleets, health, limiting, marks, restores, scrape, sweeps
+from ccserver import auth, context, deadman, fleets, health, limiting, marks, restores, scrape, sweeps, telling
 from ccserver.config import Config
 from ccserver.context import Context
 from ccserver.errors import (
@@ -26,8 +26,14 @@ from ccserver.errors import (
 )
 from ccserver.http import Caller, Endpoint, RequestLog, check_headers, note, problem, status_of, wants_page
 from ccserver.keys import KeyFile
-from ccserver.pages import account, dashboard, reference, session, trouble, welcome
-from ccserver.routes.agent import checkin, enrolment, incidents, log, policy
+from ccserver.pages import account, overview, people, reference, session, trouble, welcome
+from ccserver.pages import appliances as appliance_pages
+from ccserver.pages import audit as audit_pages
+from ccserver.pages import codes as code_pages
+from ccserver.pages import incidents as incident_pages
+from ccserver.pages import keys as api_key_pages
+from ccserver.pages import sites as site_pages
+from ccserver.routes.agent import checkin, enrolment, incidents, log, plan, policy
 from ccserver.routes.agent import keys as key_routes
 from ccserver.routes.agent import orders as order_routes
 from ccserver.routes.api import (
@@ -35,6 +41,7 @@ from ccserver.routes.api import (
     appliances,
     audit,
     baselines,
+    channels,
     checks,
     codes,
     evidence,
@@ -43,6 +50,7 @@ from ccserver.routes.api import (
     orders,
     partners,
     policies,
+    problems,
     rules,
     runbooks,
     sessions,
@@ -56,6 +64,8 @@ from ccserver.routes.api import incidents as incident_routes
 from ccserver.scope import open_pool
 from ccshared import notify
 
+_NOTICED_WITHIN_S = 10  # what began, changed or ended
+
 # The route table: every route there is, with who may call it.
 ENDPOINTS: list[Endpoint] = [
     *enrolment.ENDPOINTS,
@@ -63,6 +73,7 @@ ENDPOINTS: list[Endpoint] = [
     *key_routes.ENDPOINTS,
     *log.ENDPOINTS,
     *incidents.ENDPOINTS,
+    *plan.ENDPOINTS,
     *policy.ENDPOINTS,
     *order_routes.ENDPOINTS,
     *api_keys.ENDPOINTS,
@@ -71,7 +82,14 @@ ENDPOINTS: list[Endpoint] = [
     *session.ENDPOINTS,
     *account.ENDPOINTS,
     *welcome.ENDPOINTS,
-    *dashboard.ENDPOINTS,
+    *overview.ENDPOINTS,
+    *site_pages.ENDPOINTS,
+    *appliance_pages.ENDPOINTS,
+    *incident_pages.ENDPOINTS,
+    *code_pages.ENDPOINTS,
+    *people.ENDPOINTS,
+    *api_key_pages.ENDPOINTS,
+    *audit_pages.ENDPOINTS,
     *health_routes.ENDPOINTS,
     *partners.ENDPOINTS,
     *sites.ENDPOINTS,
@@ -89,6 +107,8 @@ ENDPOINTS: list[Endpoint] = [
     *runbooks.ENDPOINTS,
     *settings.ENDPOINTS,
     *audit.ENDPOINTS,
+    *channels.ENDPOINTS,
+    *problems.ENDPOINTS,
 ]
 ENDPOINTS += [openapi.endpoint(ENDPOINTS), reference.endpoint(lambda: openapi.document(ENDPOINTS))]
 
@@ -127,14 +147,19 @@ def make(config: Config, database_url: str) -> Starlette:
 
 @contextlib.asynccontextmanager
 async def _sweeping(config: Config, ctx: Context) -> AsyncIterator[None]:
-    """Sweep, and carry orders for many on, in the background until the block ends, unless that is turned off."""
+    """Sweep, carry orders for many on, and tell people, in the background until the block ends; or nothing of it."""
     if not config.sweep_s:
         yield
         return
-    tasks = [
-        asyncio.create_task(sweeps.keep_sweeping(ctx.db, config.keep, config.sweep_s, partial(scrape.tell, ctx))),
-        asyncio.create_task(fleets.keep_advancing(ctx, config.sweep_s)),
+    tell, noticed_s = partial(scrape.tell, ctx), min(config.sweep_s, _NOTICED_WITHIN_S)
+    work = [
+        sweeps.keep_sweeping(ctx.db, config.keep, config.sweep_s, tell),
+        sweeps.keep_sweeping(ctx.db, config.keep, noticed_s, tell, (sweeps.NOTICING,)),
+        fleets.keep_advancing(ctx, config.sweep_s),
+        telling.keep_sending(telling.sender(ctx), partial(scrape.tell_attempt, ctx)),
+        deadman.keep_pinging(ctx.db, config),
     ]
+    tasks = [asyncio.create_task(each) for each in work]
     try:
         yield
     finally:

@@ -85,9 +85,24 @@ async def principal(request: Request, caller: Caller) -> Principal:
     found = await _by_key(request) if "authorization" in request.headers else await _by_session(request)
     if found.role not in _ROLES[caller] or (caller is Caller.PERSON and found.user is None):
         raise ForbiddenError
-    if caller in _CHANGES and found.user is not None and not found.second_factor:
+    if not may(found, caller):
         raise SecondFactorNeededError
     return found
+
+
+def may(who: Principal, caller: Caller) -> bool:
+    """Return whether somebody may call what this caller may, by role and, for changes, by a second factor."""
+    if who.role not in _ROLES[caller]:
+        return False
+    return caller not in _CHANGES or who.user is None or who.second_factor
+
+
+def auditor_id(request: Request) -> str | None:
+    """Return the id of an auditor, who is bound to sites; a key of that role has none, and sees no site."""
+    found: Principal = request.state.principal
+    if found.role is not Role.AUDITOR:
+        return None
+    return found.user.id if found.user else ""
 
 
 async def acting(request: Request) -> Principal:
@@ -117,11 +132,23 @@ async def site_scope(request: Request) -> AsyncIterator[SiteScope]:
     """Open the scope of the site that the path names, if it is the caller's; NotFoundError otherwise."""
     found, db, site_id = await acting(request), context.of(request).db, path_id(request, "site")
     async with db.partner(found.partner_id) as partner:
-        user_id = found.user.id if found.role is Role.AUDITOR and found.user else None
-        if not await sites.is_readable(partner, site_id, user_id):
+        if not await sites.is_readable(partner, site_id, auditor_id(request)):
             raise NotFoundError
     async with db.site(found.partner_id, site_id) as scope:
         yield scope
+
+
+@asynccontextmanager
+async def scope_asked(request: Request, site_id: str | None) -> AsyncIterator[PartnerScope | SiteScope]:
+    """Open the partner's scope, or that of the site that the query names; NotFoundError when it is not theirs."""
+    async with partner_scope(request) as partner:
+        if site_id is None:
+            yield partner
+            return
+        if await sites.find(partner, site_id) is None:
+            raise NotFoundError
+    async with context.of(request).db.site(partner.partner_id, site_id) as site:
+        yield site
 
 
 def device(request: Request) -> tokens.Device:
@@ -201,6 +228,11 @@ def is_acceptable(password: str) -> bool:
 def hash_password(password: str) -> str:
     """Return the argon2id hash of a password; it takes 64 MiB and some tens of milliseconds."""
     return PasswordHasher().hash(password)
+
+
+def matches(password_hash: str | None, password: str) -> bool:
+    """Return whether the hash is the password's, for a command: it takes the process as long as argon2 does."""
+    return _password_is(password_hash or _NOBODY, password[:1000]) and password_hash is not None
 
 
 async def password_is(ctx: Context, password_hash: str | None, password: str) -> bool:

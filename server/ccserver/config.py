@@ -5,7 +5,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -42,10 +42,30 @@ _OWN = (
     *(f"CCSERVER_KEEP_{name.upper()}_DAYS" for name in retention.NAMES),
     "CCSERVER_BACKUP_WINDOW_DAYS",
     "CCSERVER_APPLIANCE_QUOTA_MIB",
+    "CCSERVER_SMTP_HOST",
+    "CCSERVER_SMTP_PORT",
+    "CCSERVER_SMTP_TLS",
+    "CCSERVER_SMTP_USER",
+    "CCSERVER_SMTP_PASSWORD",
+    "CCSERVER_SMTP_FROM",
+    "CCSERVER_NOTIFY_ALLOW",
+    "CCSERVER_DEADMAN_URL",
 )
 SETTINGS = _DATABASE + _OWN
 DEFAULT_NAME = "central-command.local"
 _LISTEN = re.compile(r"(?:\[([0-9a-f:]+)\]|([0-9A-Za-z.-]+)):([0-9]{1,5})")
+
+
+@dataclass(frozen=True)
+class Smtp:
+    """The mail server that mail is handed to; `tls` is starttls, tls (from the first byte) or none."""
+
+    host: str
+    port: int
+    tls: str
+    sender: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,7 @@ class Config:
     `database_backup_url`: the role that only reads, past row security. `database_admin_url`: who may make a database.
     `backup_window_days`: how old the oldest backup is that may be restored; appliances keep evidence twice as long.
     `appliance_quota_mib`: how much one appliance may store at once; an eighth of it comes back a day.
+    `notify_allow`: addresses that are not public and may be told all the same, by plain http too.
     """
 
     database_url: str | None
@@ -82,6 +103,9 @@ class Config:
     backup_window_days: int = 14
     appliance_quota_mib: int = 2048
     tls: tuple[Path, Path] | None = None
+    smtp: Smtp | None = None
+    notify_allow: tuple[Network, ...] = ()
+    deadman_url: str | None = field(default=None, repr=False)
 
     @property
     def secure(self) -> bool:
@@ -135,12 +159,15 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Config:
         keep=_terms(values),
         sweep_s=_integer(values, "CCSERVER_SWEEP_SECONDS", 60, 0),
         rates=_rates(values),
-        trusted_proxies=_networks(values.get("CCSERVER_TRUSTED_PROXIES", "")),
+        trusted_proxies=_networks(values, "CCSERVER_TRUSTED_PROXIES"),
         metrics=_metrics_listen(values),
         metrics_asked="CCSERVER_METRICS_LISTEN" in values,
         backup_window_days=_integer(values, "CCSERVER_BACKUP_WINDOW_DAYS", 14, 0),
         appliance_quota_mib=_integer(values, "CCSERVER_APPLIANCE_QUOTA_MIB", 2048, 16),
         tls=tls,
+        smtp=_smtp(values),
+        notify_allow=_networks(values, "CCSERVER_NOTIFY_ALLOW"),
+        deadman_url=_deadman(values.get("CCSERVER_DEADMAN_URL", "")),
     )
 
 
@@ -231,13 +258,51 @@ def _rate(name: str, text: str) -> Rate:
     return Rate(float(match[1]), int(match[2]))
 
 
-def _networks(text: str) -> tuple[Network, ...]:
+def _networks(values: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    text = values.get(name, "")
     try:
         return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise BadConfigError(
-            f"CCSERVER_TRUSTED_PROXIES={text!r}: addresses or networks with commas between, as in 10.0.0.5,fd00::/8."
+            f"{name}={text!r}: addresses or networks with commas between, as in 10.0.0.5,fd00::/8."
         ) from error
+
+
+_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+_MAILBOX = re.compile(r"[^\s<>@,;:\"()\\\[\]]{1,64}@[0-9A-Za-z.-]{1,253}")
+
+
+def _smtp(values: Mapping[str, str]) -> Smtp | None:
+    """Return the mail server; None where none is set, and then no channel can be one of mail."""
+    host, tls = values.get("CCSERVER_SMTP_HOST"), values.get("CCSERVER_SMTP_TLS") or "starttls"
+    if not host:
+        return None
+    if tls not in _PORTS:
+        raise BadConfigError(f"CCSERVER_SMTP_TLS={tls!r}: {', '.join(_PORTS)} is needed.")
+    sender = values.get("CCSERVER_SMTP_FROM", "")
+    if not _MAILBOX.fullmatch(sender):
+        raise BadConfigError("CCSERVER_SMTP_FROM: the address that mail is from is needed, as in cc@example.org.")
+    user, password = values.get("CCSERVER_SMTP_USER") or None, values.get("CCSERVER_SMTP_PASSWORD") or None
+    if (user is None) != (password is None):
+        raise BadConfigError("CCSERVER_SMTP_USER and CCSERVER_SMTP_PASSWORD go together: set both, or neither.")
+    if user is not None and tls == "none":
+        raise BadConfigError("CCSERVER_SMTP_TLS=none would send CCSERVER_SMTP_PASSWORD in the clear: use starttls.")
+    port = _port("CCSERVER_SMTP_PORT", values.get("CCSERVER_SMTP_PORT") or str(_PORTS[tls]))
+    return Smtp(host, port, tls, sender, user, password)
+
+
+def _port(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise BadConfigError(f"{name}={text!r}: a port from 1 to 65535 is needed.")
+    return int(text)
+
+
+def _deadman(text: str) -> str | None:
+    """Return the address that is asked while all is well; never repeated, for what it holds is a secret."""
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise BadConfigError("CCSERVER_DEADMAN_URL: an http(s) address is needed.")
+    return text or None
 
 
 def _metrics_listen(values: Mapping[str, str]) -> tuple[str, int] | None:

@@ -3,14 +3,14 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
 from ccserver import catalogue
 from ccserver.config import Config
-from ccserver.keys import KeyFile, ServerKeys
+from ccserver.keys import SEAL_PURPOSE, KeyFile, ServerKeys
 from ccserver.limits import Buckets, Limits, Rate, Told
 from ccserver.marks import Marks
 from ccserver.metrics import Metrics
@@ -26,16 +26,11 @@ _PASSWORDS = 2  # argon2 takes 64 MiB each
 
 @dataclass(frozen=True)
 class Context:
-    """Made once by the lifespan. Its `…_key` members are derived from the key file, its catalogue comes packaged."""
+    """Made once by the lifespan. Its `…_key`s derive from the key file as it is now, its catalogue comes packaged."""
 
     db: Database
     key_file: KeyFile
     config: Config
-    token_key: bytes
-    nonce_key: bytes
-    cursor_key: bytes
-    seal_key: bytes
-    ticket_key: bytes
     marks: Marks
     limits: Limits
     catalogue: Mapping[str, Runbook]
@@ -54,19 +49,44 @@ class Context:
         """The server's keys as its key file holds them now."""
         return self.key_file.current
 
+    @property
+    def token_key(self) -> bytes:
+        """What access tokens are made by."""
+        return self.key_file.derived("cc access token v1")[0]
+
+    @property
+    def nonce_key(self) -> bytes:
+        """What nonces are made by."""
+        return self.key_file.derived("cc nonce v1")[0]
+
+    @property
+    def cursor_key(self) -> bytes:
+        """What the cursors of lists are made by."""
+        return self.key_file.derived("cc cursor v1")[0]
+
+    @property
+    def ticket_key(self) -> bytes:
+        """What is given between a password and a code."""
+        return self.key_file.derived("cc sign-in ticket v1")[0]
+
+    @property
+    def seal_key(self) -> bytes:
+        """What is sealed by from now on."""
+        return self.key_file.derived(SEAL_PURPOSE)[0]
+
+    @property
+    def unseal_keys(self) -> Sequence[bytes]:
+        """What may have been sealed by: the newest first."""
+        return self.key_file.derived(SEAL_PURPOSE)
+
 
 def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Context:
     """Return the context for an open pool."""
-    keys, runbooks = key_file.current, catalogue.load()
+    runbooks = catalogue.load()
     return Context(
         db,
         key_file,
         config,
-        token_key=keys.derive("cc access token v1"),
-        nonce_key=keys.derive("cc nonce v1"),
-        cursor_key=keys.derive("cc cursor v1"),
-        seal_key=keys.derive("cc seal v1"),
-        ticket_key=keys.derive("cc sign-in ticket v1"),
         limits=Limits(config.rates),
         marks=marks,
         catalogue=runbooks,

@@ -98,6 +98,10 @@ class PeopleOnlyError(CentralCommandError):
     """This runbook is for people: nothing of it runs by itself, and it cannot be ordered."""
 
 
+class RuleStateError(CentralCommandError):
+    """The rule is not where that can be decided of it."""
+
+
 class LastOwnerError(CentralCommandError):
     """This is the partner's last owner: make another one first."""
 
@@ -252,3 +256,15 @@ class CheckpointInvalidError(CentralCommandError):
 
 class EntryInvalidError(CentralCommandError):
     """An entry is not what belongs at its place in the log."""
+
+
+class AddressRefusedError(CentralCommandError):
+    """The address is not public, so nobody is told there; CCSERVER_NOTIFY_ALLOW lists those that may be."""
+
+
+class MailNotSetUpError(CentralCommandError):
+    """This server has no mail server to hand mail to: set CCSERVER_SMTP_HOST and CCSERVER_SMTP_FROM."""
+
+
+class ReceiverFailedError(CentralCommandError):
+    """The receiver did not take the message."""

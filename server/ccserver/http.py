@@ -80,6 +80,8 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.BadQueryError: (422, "query-invalid"),
     errors.BadCursorError: (422, "cursor-invalid"),
     errors.SettingUnknownError: (422, "setting-unknown"),
+    errors.AddressRefusedError: (422, "address-refused"),
+    errors.MailNotSetUpError: (409, "mail-not-set-up"),
     errors.MethodNotAllowedError: (405, "method-not-allowed"),
     errors.SecondFactorNeededError: (403, "second-factor-needed"),
     errors.PreconditionNeededError: (428, "precondition-needed"),
@@ -112,6 +114,7 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.SiteClosedError: (409, "site-closed"),
     errors.NotPendingError: (409, "not-pending"),
     errors.PeopleOnlyError: (409, "people-only"),
+    errors.RuleStateError: (409, "rule-state"),
     errors.LastOwnerError: (409, "last-owner"),
     errors.LogGapError: (409, "log-gap"),
     errors.LogForkError: (409, "log-fork"),
@@ -160,9 +163,12 @@ def if_match(request: Request) -> int:
     return int(match[1])
 
 
-def read_query(request: Request, kind: type[AnyMessage]) -> AnyMessage:
-    """Return the query string as a message; BadQueryError names what is wrong, doubled or unknown."""
-    pairs = request.query_params.multi_items()
+def read_query(request: Request, kind: type[AnyMessage], *, of_form: bool = False) -> AnyMessage:
+    """Return the query string as a message; BadQueryError names what is wrong, doubled or unknown.
+
+    `of_form`: a field that is left empty is not there, as browsers send each field of a form.
+    """
+    pairs = [pair for pair in request.query_params.multi_items() if pair[1] or not of_form]
     values = dict(pairs)
     if len(values) != len(pairs):
         raise errors.BadQueryError("A part of the query string is there twice.")
@@ -172,7 +178,7 @@ def read_query(request: Request, kind: type[AnyMessage]) -> AnyMessage:
     try:
         return kind.model_validate_strings({name: value for name, value in values.items() if name != "partner"})
     except pydantic.ValidationError as error:
-        raise errors.BadQueryError(_first(error)) from error
+        raise errors.BadQueryError(first_fault(error)) from error
 
 
 def path_id(request: Request, name: str) -> str:
@@ -240,10 +246,10 @@ async def read(request: Request, kind: type[AnyMessage]) -> AnyMessage:
     try:
         return kind.model_validate_json(body)
     except pydantic.ValidationError as error:
-        raise errors.BadBodyError(_first(error)) from error
+        raise errors.BadBodyError(first_fault(error)) from error
 
 
-def _first(error: pydantic.ValidationError) -> str:
+def first_fault(error: pydantic.ValidationError) -> str:
     """Return what is wrong first, and where; never the value itself."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in first['loc']) or 'it'}: {first['msg']}"[:1000]

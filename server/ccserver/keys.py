@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ccshared import ed25519, envelope, notes, purposes
 from ccshared.messages import NewServerKey, ServerKey
 
 _USES = ("witness", "order")
+SEAL_PURPOSE = "cc seal v1"
 log = logging.getLogger("ccserver.keys")
 
 
@@ -105,15 +106,16 @@ def _derived(master: bytes, purpose: str) -> bytes:
 class KeyFile:
     """The key file of a running process: looked at on each use (one stat), read again when it was replaced.
 
-    A new file that is broken, of another server, with another master key, or without a key that is in use is refused:
-    the last good keys stay, which is logged once and counted in `refused`. Without a key (an old copy put back) its
-    receipts could not be made again, and the next rotation would give its name to another key.
+    A new file that is broken, of another server, with a master key that does not follow on ours, or without a key that
+    is in use is refused: the last good keys stay, which is logged once and counted in `refused`. Without a key (an old
+    copy put back) its receipts could not be made again, and the next rotation would give its name to another key.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen = _mark(path)  # before it is read: a file replaced in between is then read once more
         self._keys = load(path)
+        self._derived: dict[str, list[bytes]] = {}
         self.refused = 0
 
     @property
@@ -125,6 +127,13 @@ class KeyFile:
             self._read()
         return self._keys
 
+    def derived(self, purpose: str) -> list[bytes]:
+        """Return the key for one purpose, and those of former master keys after it; made once while the file stays."""
+        keys = self.current
+        if purpose not in self._derived:
+            self._derived[purpose] = keys.derive_all(purpose)
+        return self._derived[purpose]
+
     def _read(self) -> None:
         try:
             fresh = load(self._path)
@@ -134,10 +143,10 @@ class KeyFile:
             log.warning("the new key file is not taken, the last good one stays: %s", error)
         else:
             log.info("the key file was replaced: it holds %d signing keys now", len(fresh.signing))
-            self._keys = fresh
+            self._keys, self._derived = fresh, {}
 
     def _require_same_server(self, fresh: ServerKeys) -> None:
-        if (fresh.server, fresh.master) != (self._keys.server, self._keys.master):
+        if fresh.server != self._keys.server or self._keys.master not in (fresh.master, *fresh.former):
             raise BadConfigError(f"{self._path} is another server's key file.")
         lost = [key.name for key in self._keys.signing if key not in fresh.signing]
         if lost:
@@ -153,6 +162,15 @@ def _mark(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def put_back(path: Path, data: bytes) -> ServerKeys:
+    """Write a key file that was kept elsewhere; BadConfigError when it is none, or one is there already."""
+    try:
+        _parse(json.loads(data))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise BadConfigError("What was kept is no whole key file. Nothing was written.") from error
+    return _write_new(path, data)
+
+
 def create(path: Path, server: str) -> ServerKeys:
     """Make a new server's key file; BadConfigError when one is there already or it cannot be written."""
     label = time.strftime("%Y", time.gmtime()) + "a"
@@ -161,10 +179,14 @@ def create(path: Path, server: str) -> ServerKeys:
         "master": secrets.token_hex(32),
         "keys": [{"use": use, "label": label, "seed": ed25519.new_seed().hex()} for use in _USES],
     }
+    return _write_new(path, json.dumps(made, indent=1).encode() + b"\n")
+
+
+def _write_new(path: Path, data: bytes) -> ServerKeys:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _new_file(path) as descriptor:
-            os.write(descriptor, json.dumps(made, indent=1).encode() + b"\n")
+            os.write(descriptor, data)
     except FileExistsError as error:
         raise BadConfigError(f"{path} is there already; a server's keys are never overwritten.") from error
     except OSError as error:
@@ -194,11 +216,8 @@ def rotate(path: Path, use: str) -> ServerKeys:
     try:
         with _locked_folder(path.parent) as folder:
             keys = load(path)
-            key = SigningKey(use, f"{keys.server}/server/{_next_label(keys)}", ed25519.new_seed())
-            statement = announce(keys, key, time.time_ns() // 1_000_000)
             data = json.loads(path.read_text(encoding="utf-8"))
-            data["keys"].append({"use": use, "label": key.name.rpartition("/")[2], "seed": key.seed.hex()})
-            data["statements"] = [*data.get("statements", []), statement]
+            _add_key(data, keys, use)
             _replace(path, json.dumps(data, indent=1).encode() + b"\n")
             os.fsync(folder)
     except OSError as error:
@@ -206,6 +225,37 @@ def rotate(path: Path, use: str) -> ServerKeys:
             f"{path} cannot be replaced ({error.strerror}): make room, or correct its rights."
         ) from error
     return load(path)
+
+
+def rotate_all(path: Path) -> ServerKeys:
+    """Put a new master key and a new signing key for each use in the key file, in one step; return all.
+
+    The former master key stays, to read what was written by it. BadConfigError when it cannot be read or written.
+    """
+    try:
+        with _locked_folder(path.parent) as folder:
+            keys = load(path)
+            data = json.loads(path.read_text(encoding="utf-8"))
+            data["former"] = [data["master"], *data.get("former", [])]
+            data["master"] = secrets.token_hex(32)
+            for use in _USES:  # the witness before the order key, so that both are announced by the order key of before
+                keys = _add_key(data, keys, use)
+            _replace(path, json.dumps(data, indent=1).encode() + b"\n")
+            os.fsync(folder)
+    except OSError as error:
+        raise BadConfigError(
+            f"{path} cannot be replaced ({error.strerror}): make room, or correct its rights."
+        ) from error
+    return load(path)
+
+
+def _add_key(data: dict[str, Any], keys: ServerKeys, use: str) -> ServerKeys:
+    """Add a new key to what the file will hold, announced by the order key of before; return the keys with it."""
+    key = SigningKey(use, f"{keys.server}/server/{_next_label(keys)}", ed25519.new_seed())
+    statement = announce(keys, key, time.time_ns() // 1_000_000)
+    data["keys"].append({"use": use, "label": key.name.rpartition("/")[2], "seed": key.seed.hex()})
+    data["statements"] = [*data.get("statements", []), statement]
+    return replace(keys, signing=(*keys.signing, key))
 
 
 def _next_label(keys: ServerKeys) -> str:

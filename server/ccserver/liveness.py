@@ -5,7 +5,7 @@ from enum import StrEnum
 
 # Check-ins come once a minute: three missed ones are late, fifteen are an outage.
 ONLINE_FOR = timedelta(minutes=3)
-_OVERDUE_FOR = timedelta(minutes=15)
+OVERDUE_FOR = timedelta(minutes=15)
 
 
 class Liveness(StrEnum):
@@ -24,7 +24,7 @@ def of(last_checkin: datetime | None, now: datetime) -> Liveness:
     silent = now - last_checkin
     if silent < ONLINE_FOR:
         return Liveness.ONLINE
-    return Liveness.OVERDUE if silent < _OVERDUE_FOR else Liveness.OFFLINE
+    return Liveness.OVERDUE if silent < OVERDUE_FOR else Liveness.OFFLINE
 
 
 def oldest_age(oldest_at: datetime, last_checkin: datetime, clock_offset_ms: int) -> timedelta | None:

@@ -17,9 +17,10 @@ class Terms:
     check_states: int = 90
     codes: int = 30
     invitations: int = 30
+    problems: int = 90
 
 
-LEAST = Terms(incidents=90, snapshots=90, check_states=7, codes=1, invitations=1)
+LEAST = Terms(incidents=90, snapshots=90, check_states=7, codes=1, invitations=1, problems=7)
 NAMES = tuple(field.name for field in fields(Terms))
 
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ccserver.config import Config
 from ccserver.context import Context
 from ccserver.errors import BadConfigError, CentralCommandError
+from ccserver.queries import notifications
 from ccserver.queries import sweeps as queries
 from ccserver.sweeps import Outcome
 
@@ -61,6 +62,11 @@ def tell(ctx: Context, outcome: Outcome) -> None:
     result = "failed" if outcome.error else "busy" if outcome.busy else "done"
     ctx.metrics.sweep_runs.labels(outcome.name, result).inc()
     ctx.metrics.sweep_rows.labels(outcome.name).inc(outcome.rows)
+
+
+def tell_attempt(ctx: Context, kind: str, result: str) -> None:
+    """Count an attempt to tell somebody."""
+    ctx.metrics.told.labels(kind, result).inc()
 
 
 @contextlib.asynccontextmanager
@@ -120,6 +126,7 @@ class Page:
         try:
             async with self._ctx.db.platform() as scope:
                 totals, ledger = await queries.totals(scope), await queries.ledger(scope)
+                outbox = await notifications.queue(scope)
         except CentralCommandError as error:
             metrics.up.set(0)
             log.warning("the database did not answer a scrape: %s", error)
@@ -132,6 +139,9 @@ class Page:
         metrics.equivocations.set(totals.equivocations)
         metrics.logs_not_whole.set(totals.logs_not_whole)
         metrics.schema.set(totals.schema_version)
+        metrics.waiting_notifications.set(outbox.waiting)
+        metrics.oldest_notification.set(outbox.oldest_s)
+        metrics.dead_notifications.set(outbox.dead)
         for row in ledger:
             metrics.sweep_begun.labels(row.name).set(row.begun_at.timestamp())
             metrics.sweep_done.labels(row.name).set(_seconds(row.done_at))

@@ -3,7 +3,9 @@
 The key is outside the database. A sealed value that is copied to another row, column or table does not open there.
 """
 
+import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
@@ -35,8 +37,20 @@ def seal(key: bytes, place: Place, plain: bytes) -> bytes:
     return _VERSION + nonce + AESGCM(key).encrypt(nonce, plain, place.bound)
 
 
-def unseal(key: bytes, place: Place, sealed: bytes) -> bytes:
-    """Return what was sealed; SealBrokenError for another key, another place, or bytes that were changed."""
+def unseal(keys: bytes | Sequence[bytes], place: Place, sealed: bytes) -> bytes:
+    """Return what was sealed by the key, or one of the keys.
+
+    SealBrokenError for another key, another place, or bytes that were changed.
+    """
+    if isinstance(keys, bytes):
+        return _unseal(keys, place, sealed)
+    for key in keys:
+        with contextlib.suppress(SealBrokenError):
+            return _unseal(key, place, sealed)
+    raise SealBrokenError
+
+
+def _unseal(key: bytes, place: Place, sealed: bytes) -> bytes:
     if sealed[:1] != _VERSION or len(sealed) < 1 + _NONCE_BYTES:
         raise SealBrokenError
     nonce, body = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]

@@ -59,7 +59,7 @@ async def _new_recovery_codes(scope: PartnerScope, user: User, action: str) -> l
 
 
 def _matching(context: Context, factors: Factors, sealed: bytes, given: str) -> int | None:
-    secret = sealing.unseal(context.seal_key, _place(factors.user), sealed)
+    secret = sealing.unseal(context.unseal_keys, _place(factors.user), sealed)
     return totp.matching_step(secret, given, time.time(), factors.totp_last_step)
 
 

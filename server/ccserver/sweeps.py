@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from random import uniform
 
-from ccserver import errors, liveness, self_verification
+from ccserver import errors, liveness, promoting, self_verification, telling
+from ccserver.queries import notifications, problems
 from ccserver.queries import sweeps as queries
 from ccserver.retention import Swept, Terms
 from ccserver.scope import Database, PlatformScope
@@ -65,6 +66,13 @@ def _confirmed(chunk: Chunk) -> Chunk:
 
 
 _MINUTE = timedelta(minutes=1)
+NOTICING = Sweep(
+    "problems",
+    "what began, changed or ended, and who is to be told of it",
+    lambda scope, rows, _: telling.notice(scope, rows),
+    timedelta(seconds=10),
+    rows=1100,
+)
 SWEEPS: tuple[Sweep, ...] = (
     Sweep(
         "liveness",
@@ -79,6 +87,20 @@ SWEEPS: tuple[Sweep, ...] = (
         _MINUTE,
     ),
     Sweep("orders", "orders whose time is over", lambda scope, rows, _: queries.expire_orders(scope, rows), _MINUTE),
+    Sweep(
+        "candidates",
+        "rules that repairs speak for, or no longer do",
+        lambda scope, rows, _: promoting.propose(scope, rows),
+        _MINUTE,
+        rows=100,
+    ),
+    Sweep(
+        "trials",
+        "learned rules, by how they fare",
+        lambda scope, rows, _: promoting.settle(scope, rows),
+        _MINUTE,
+        rows=100,
+    ),
     Sweep("sessions", "sessions that expired", lambda scope, rows, _: queries.drop_sessions(scope, rows)),
     Sweep(
         "idempotency_keys",
@@ -127,6 +149,17 @@ SWEEPS: tuple[Sweep, ...] = (
         lambda scope, rows, _: self_verification.advance(scope, rows),
         _MINUTE,
     ),
+    Sweep(
+        "told",
+        "old problems, with what was told of them",
+        lambda scope, rows, terms: problems.drop(scope, rows, terms.problems),
+    ),
+    Sweep(
+        "tests",
+        "old tests of channels",
+        lambda scope, rows, terms: notifications.drop_tests(scope, rows, terms.problems),
+    ),
+    NOTICING,
 )
 NAMES = tuple(sweep.name for sweep in SWEEPS)
 
@@ -161,12 +194,18 @@ async def run_due(db: Database, terms: Terms, sweeps: Sequence[Sweep] = SWEEPS) 
     return done
 
 
-async def keep_sweeping(db: Database, terms: Terms, every_s: float, tell: Callable[[Outcome], None]) -> None:
+async def keep_sweeping(
+    db: Database,
+    terms: Terms,
+    every_s: float,
+    tell: Callable[[Outcome], None],
+    sweeps: Sequence[Sweep] = SWEEPS,
+) -> None:
     """Run what is due for ever, about every `every_s` seconds; one round ends before the next begins."""
     while True:
         await asyncio.sleep(every_s * uniform(0.5, 1.0))  # noqa: S311  no secret: processes started together drift apart
         try:
-            for outcome in await run_due(db, terms):
+            for outcome in await run_due(db, terms, sweeps):
                 tell(outcome)
         except errors.CentralCommandError as error:
             log.warning("no sweeps this time: %s", error)

@@ -5,9 +5,9 @@ are milliseconds since 1970, UTC; `…_time_ms` and `…_s` are spans. Binary va
 whole (`$` of this engine is the very end).
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from ccshared import canonical
 from ccshared.notes import MAX_NUMBER
@@ -15,6 +15,8 @@ from ccshared.vocabulary import Clock, Level, OrderStatus, Outcome, Severity, St
 
 MAX_INCIDENTS = 200
 MAX_PATTERNS = 200
+MAX_RUNBOOKS = 50
+MAX_RULES = 500
 MAX_ORDERS = 20
 MAX_STEPS = 64
 
@@ -28,6 +30,7 @@ Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_leng
 Name = Annotated[Line, StringConstraints(min_length=1)]
 Prose = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=4000)]
 Count = Annotated[int, Field(ge=0, lt=MAX_NUMBER, strict=True)]
+Tally = Annotated[int, Field(ge=0, le=10**9, strict=True)]  # summed over a fleet it is still a number
 Milliseconds = Annotated[int, Field(ge=0, lt=253_402_300_800_000, strict=True)]  # up to the year 9999
 
 
@@ -37,12 +40,6 @@ def _canonical(value: dict[str, Any]) -> dict[str, Any]:
 
 
 CanonicalObject = Annotated[dict[str, Any], AfterValidator(_canonical)]
-
-
-def _said_by_appliances(status: OrderStatus) -> OrderStatus:
-    if status not in (OrderStatus.RUNNING, OrderStatus.SUCCEEDED, OrderStatus.FAILED, OrderStatus.REJECTED):
-        raise ValueError("running, succeeded, failed or rejected")
-    return status
 
 
 class Message(BaseModel):
@@ -210,6 +207,37 @@ class IncidentsKept(Message):
     incidents: list[IncidentKept]
 
 
+class RunbookTotals(Message):
+    """How often the planner (L2) ran a runbook for a pattern, and how often a person ordered it, with what success."""
+
+    runbook: Word
+    total_count: Tally
+    success_count: Tally
+    total_resolution_time_ms: Annotated[int, Field(ge=0, le=10**13, strict=True)]
+    order_count: Tally = 0
+    order_success_count: Tally = 0
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> "RunbookTotals":
+        if self.success_count > self.total_count or self.order_success_count > self.order_count:
+            raise ValueError("more successes than tries")
+        return self
+
+
+class RuleTotals(Message):
+    """How often a rule that the server taught was tried, and how often the check passed then."""
+
+    rule: Id
+    total_count: Tally
+    success_count: Tally
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> "RuleTotals":
+        if self.success_count > self.total_count:
+            raise ValueError("more successes than tries")
+        return self
+
+
 class PatternReport(Message):
     """The appliance's own totals for one pattern since it was enrolled; the latest replaces what the server has."""
 
@@ -221,14 +249,17 @@ class PatternReport(Message):
     l3_count: Count
     success_count: Count
     total_resolution_time_ms: Count
+    runbooks: Annotated[list[RunbookTotals], Field(max_length=MAX_RUNBOOKS)] = []
 
 
 class PatternReports(Message):
-    """At most 200 patterns at once, as of (epoch, revision)."""
+    """At most 200 patterns at once, as of (epoch, revision); rules as of (epoch, rules_revision)."""
 
     epoch: Count
     revision: Count
     patterns: Annotated[list[PatternReport], Field(max_length=MAX_PATTERNS)]
+    rules_revision: Count = 0
+    rules: Annotated[list[RuleTotals], Field(max_length=MAX_RULES)] = []
 
 
 class OrdersWaiting(Message):
@@ -254,7 +285,7 @@ class StepResult(Message):
 class OrderResult(Message):
     """How an order goes (running) or ended, and why; `proved` is what the check said that was run afterwards."""
 
-    status: Annotated[OrderStatus, AfterValidator(_said_by_appliances)]
+    status: Literal[OrderStatus.RUNNING, OrderStatus.SUCCEEDED, OrderStatus.FAILED, OrderStatus.REJECTED]
     started_ms: Milliseconds | None = None
     finished_ms: Milliseconds | None = None
     reason: Annotated[Prose, StringConstraints(max_length=2000)] = ""

@@ -158,3 +158,27 @@ class ChannelKind(StrEnum):
     WEBHOOK = "webhook"
     SLACK = "slack"
     PAGERDUTY = "pagerduty"
+
+
+class ProblemKind(StrEnum):
+    """What people are told of; the last two are the server's own."""
+
+    INCIDENT = "incident"
+    OFFLINE = "offline"
+    SILENT = "silent"
+    ALARM = "alarm"
+    FORK = "fork"
+    LOG = "log"
+    CHANNEL = "channel"
+    SWEEP = "sweep"
+
+
+class NotificationEvent(StrEnum):
+    """What a notification tells of a problem; a test tells of none."""
+
+    OPENED = "opened"
+    ESCALATED = "escalated"
+    ACKNOWLEDGED = "acknowledged"
+    REMINDER = "reminder"
+    ENDED = "ended"
+    TEST = "test"

@@ -117,6 +117,12 @@ def test_a_wall_clock_that_was_set_frees_no_budget_within_a_boot(store: Store, j
     assert verdict(store, replace(moved, wall_ms=moved.wall_ms + jump_ms)).verdict is Verdict.COOLING
 
 
+def test_within_a_boot_the_pause_ends_in_time_although_the_wall_clock_was_set_back(store: Store) -> None:
+    tried(store, 1, START, Outcome.FAILED)
+    over = later(START, 700_000)
+    assert verdict(store, replace(over, wall_ms=0)).verdict is Verdict.FREE
+
+
 def test_after_a_reboot_the_shortest_time_that_any_clock_tells_counts(store: Store) -> None:
     tried(store, 1, START, Outcome.FAILED)
     ahead = Moment(START.wall_ms + 10_000 * HOUR, Boot("boot-2", 5_000), START.order_ms + 60_000)

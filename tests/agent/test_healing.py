@@ -301,6 +301,9 @@ async def test_an_unfit_rule_asks_a_person_and_says_why(clinic: Clinic) -> None:
     [
         PlanAnswer(runbook="format-disk"),
         PlanAnswer(runbook="run-backup", parameters={"x": 1}),
+        PlanAnswer(runbook="run-backup", parameters={"x": 1.5}),
+        PlanAnswer(runbook="run-backup", parameters={"X Y": {"deep": [[[]]]}}),
+        PlanAnswer(runbook="run-backup", parameters={"x": "a\ud800"}, why="\ud800"),
         PlanAnswer(runbook=";rm -rf /"),
         PlanAnswer(runbook=None),
         None,

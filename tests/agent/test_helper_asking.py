@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from ccagent.config import HelperSettings
 from ccagent.helper import reads
 from ccagent.helper.request import MAX_REQUEST
 from tests.agent.root_helper import ROOT, RootHelper, compact, policy_of, receive, standing
 
 NOBODY = 65534
-CASES = 4000
+CASES = 3000
 
 
 @pytest.fixture(scope="module")
@@ -328,3 +329,9 @@ def test_the_socket_of_a_helper_that_was_killed_is_taken_over(idle: RootHelper) 
     assert idle.socket.exists()
     idle.start()
     assert idle.ask(ask="read", what="lsblk")["ok"] is True
+
+
+def test_what_is_read_and_every_setting_are_told_in_the_docs() -> None:
+    text = (ROOT / "docs" / "helper.md").read_text()
+    assert [what for what in reads.LIST if f"`{what}`" not in text] == []
+    assert [name for name in HelperSettings.model_fields if f"| `{name}` |" not in text] == []

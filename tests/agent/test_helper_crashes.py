@@ -1,5 +1,6 @@
 """The crash matrix of the root helper: killed anywhere while it answers an order, that order never runs twice."""
 
+import os
 import signal
 import socket
 import sqlite3
@@ -14,7 +15,7 @@ from tests.agent.root_helper import RootHelper, compact, standing
 from tests.agent.test_helper_orders import sleepers, until_ran
 
 CRASHING = ("-m", "tests.agent.crashing_helper")
-STRIDE = 7  # of some hundred lines; each run of the test begins at another
+STRIDE = 7  # of some hundred lines
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def check(helper: RootHelper, answer: dict[str, Any]) -> str:
 def test_killed_at_any_line_of_its_answer_it_runs_an_order_once_at_most(helper: RootHelper) -> None:
     helper.start(launcher=CRASHING)
     kill, seen = helper.place / "kill", set()
-    for line in range(1 + int(time.time()) % STRIDE, 10_000, STRIDE):
+    for line in range(1, 10_000, STRIDE):
         request = helper.order(helper.mark())
         kill.write_text(f"{line} one")
         unharmed = helper.ask(**request)
@@ -138,6 +139,19 @@ def test_told_to_stop_it_ends_the_step_and_records_that(helper: RootHelper) -> N
     assert not helper.socket.exists()
     helper.start()
     assert settled(helper, request)["reason"].startswith("the helper was stopped")
+
+
+def test_a_signal_to_helper_and_step_at_once_is_a_stop_and_no_failure(helper: RootHelper) -> None:
+    helper.start()
+    undo = ("/bin/sh", "-c", f"echo undone >> {helper.ran}")
+    request = helper.order(helper.script(f"echo $$ >> {helper.ran}; exec sleep 1014", rollback=[undo]))
+    with helper.connect() as line:
+        line.sendall(compact(request) + b"\n")
+        until_ran(helper)
+        os.kill(int(helper.lines()[0]), signal.SIGTERM)
+        assert helper.end() == 0
+        assert b'"status":"interrupted"' in line.recv(65536)
+    assert len(helper.lines()) == 1
 
 
 def test_a_journal_that_is_gone_or_spoilt_runs_nothing(helper: RootHelper) -> None:

@@ -6,10 +6,14 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ccagent.helper import pinning
+from ccagent.helper.pinned import Pin
+from ccserver import keys
 from ccshared import ed25519, envelope, orders, policy, runbooks
 from ccshared.envelope import PayloadType
 from tests.agent.root_helper import NOW_MS, RootHelper, compact, policy_of, runbook_of, standing
@@ -133,6 +137,19 @@ def test_each_byte_of_a_signed_order_counts(helper: RootHelper) -> None:
     assert helper.send(rest % before)["status"] == "succeeded"
 
 
+def test_an_order_by_the_servers_own_key_file_runs(tmp_path: Path) -> None:
+    keys.create(tmp_path / "keys.json", "cc.example")
+    known = keys.load(tmp_path / "keys.json")
+    with standing() as helper:
+        pin = Pin(server="cc.example", site="clinic", appliance="box-1", keys=known.public)
+        pinning.pin(helper.state_dir, pin, replace=True)
+        request = helper.order(helper.mark())
+        value = orders.make(orders.read(request["envelope"], [ed25519.public_key(helper.seed)]))
+        helper.start()
+        signed = known.envelope(PayloadType.ORDER, value)
+        assert helper.ask(**request | {"envelope": signed})["status"] == "succeeded"
+
+
 def test_a_truncated_or_reencoded_order_is_refused(helper: RootHelper) -> None:
     request = helper.order(helper.mark())
     signed = request["envelope"]
@@ -176,9 +193,7 @@ def test_a_program_that_is_not_there_is_a_failed_step(helper: RootHelper) -> Non
 
 
 def test_a_step_has_a_clean_environment_and_nothing_of_ours_open(helper: RootHelper) -> None:
-    look = helper.script(
-        "/usr/bin/env | /usr/bin/cut -d= -f1; pwd; ls /proc/self/fd; ps -o sid= -p $$ | tr -d ' '; echo $$"
-    )
+    look = "/usr/bin/env | cut -d= -f1; pwd; ls /proc/self/fd; ps -o sid= -p $$ | tr -d ' '; echo $$"
     said = helper.ask(**helper.order(helper.script(look)))["steps"][0]["output"].split()
     names = said[: said.index("/")]
     assert set(names) <= {"PATH", "HOME", "LC_ALL", "LANG", "DEBIAN_FRONTEND", "PWD", "_", "SHLVL", "OLDPWD"}
@@ -253,8 +268,6 @@ def until_ran(helper: RootHelper) -> None:
 
 def sleepers(*seconds: str) -> list[str]:
     """Return for which of these times a process sleeps on this machine."""
-    from pathlib import Path
-
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -1,5 +1,6 @@
 """Repairs at the root helper: what a signed policy allows, within a bound that neither restart nor clock loosens."""
 
+import random
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from ccshared import ed25519, policy, purposes
 from ccshared.envelope import PayloadType
 from ccshared.messages import ServerKey
 from ccshared.rules import Condition, Rule
-from tests.agent.root_helper import KEY_NAME, NOW_MS, RootHelper, policy_of, standing
+from tests.agent.root_helper import KEY_NAME, NOW_MS, RootHelper, compact, policy_of, standing
 
 MIN_MS = 60_000
 
@@ -76,6 +77,19 @@ def test_a_policy_of_another_appliance_or_another_key_is_refused(helper: RootHel
     assert "another appliance" in refused(helper, helper.repair(helper.mark(), other))
     forged = helper.sign(PayloadType.POLICY, policy.make(policy_of(helper.mark())), ed25519.new_seed())
     assert "not signed" in refused(helper, helper.repair(helper.mark(), policy=forged))
+
+
+def test_each_byte_of_a_signed_policy_counts(helper: RootHelper) -> None:
+    chance = random.Random(11)
+    request = helper.repair(helper.mark())
+    before = compact(request["policy"])
+    rest = compact(request | {"policy": 0}).replace(b'"policy":0', b'"policy":%s') + b"\n"
+    for place in range(0, len(before), 3):
+        changed = bytearray(before)
+        changed[place] ^= 1 << chance.randrange(7)
+        assert helper.send(rest % bytes(changed))["ok"] is False, (place, bytes(changed))
+    assert helper.lines() == []
+    assert helper.send(rest % before)["status"] == "succeeded"
 
 
 def test_only_a_runbook_of_the_policy_runs(helper: RootHelper) -> None:
@@ -195,6 +209,18 @@ def test_ids_are_forgotten_when_their_time_is_over_and_not_before(tmp_path: Path
         assert journal.outcome(tx, "order", "a") is None
 
 
+def test_what_steps_said_is_kept_of_the_newest_and_the_end_of_all(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal.create(path)
+    with journal.open_journal(path) as tx:
+        for number in range(journal.STEPS_KEPT + 2):
+            run = Run("order", str(number), "test", "", 10**15)
+            assert journal.begin(tx, run)
+            journal.finish(tx, run, {"status": "failed", "reason": "", "steps": [{"output": "x"}]})
+        told = [journal.outcome(tx, "order", str(number)) or {} for number in (0, 1, journal.STEPS_KEPT)]
+    assert [(one["status"], len(one["steps"])) for one in told] == [("failed", 0), ("failed", 1), ("failed", 1)]
+
+
 def test_an_order_and_a_repair_of_one_id_are_two(helper: RootHelper) -> None:
     request = helper.order(helper.mark(), id="1-2")
     helper.ask(**helper.repair(helper.mark(), id="1-2"))  # an agent that would use up the id of an order to come
@@ -222,9 +248,15 @@ def test_the_next_order_key_is_followed_from_the_pinned_one() -> None:
         assert name in load(helper.state_dir / "pinned.json").order_keys
 
 
-def pin_of(appliance: str = "box-1", server: str = "cc.example") -> Pin:
-    key = ServerKey(use="order", name=f"{server}/server/order-1", public_key=ed25519.public_key(b"1" * 32).hex())
-    return Pin(server=server, site="clinic", appliance=appliance, keys=[key])
+def pin_of(appliance: str = "box-1", seeds: str = "1") -> Pin:
+    keys = [
+        ServerKey(use="order", name=f"cc.example/server/order-{seed}", public_key=public(seed).hex()) for seed in seeds
+    ]
+    return Pin(server="cc.example", site="clinic", appliance=appliance, keys=keys)
+
+
+def public(seed: str) -> bytes:
+    return ed25519.public_key(seed.encode() * 32)
 
 
 def test_another_server_or_appliance_is_pinned_only_in_so_many_words(tmp_path: Path) -> None:
@@ -240,7 +272,18 @@ def test_another_server_or_appliance_is_pinned_only_in_so_many_words(tmp_path: P
 def test_a_pin_is_refused_when_the_fingerprint_is_another(tmp_path: Path) -> None:
     with pytest.raises(NotPinnedError, match="fingerprint"):
         pin(tmp_path / "helper", pin_of(), "0" * 64)
-    pin(tmp_path / "helper", pin_of(), purposes.fingerprint(ed25519.public_key(b"1" * 32)))
+    made = pin(tmp_path / "helper", pin_of(seeds="12"), purposes.fingerprint(public("1")))
+    assert list(made.order_keys.values()) == [public("1")]  # the other must be followed from it
+
+
+def test_keys_that_the_agent_was_told_of_since_are_not_pinned_by_the_way(tmp_path: Path) -> None:
+    state = tmp_path / "helper"
+    pin(state, pin_of())
+    assert list(pin(state, pin_of(seeds="12")).order_keys.values()) == [public("1")]
+    with pytest.raises(NotPinnedError, match="another order key"):
+        pin(state, pin_of(seeds="2"))
+    assert list(load(state / "pinned.json").order_keys.values()) == [public("1")]
+    assert pin(state, pin_of(seeds="2"), replace=True) == load(state / "pinned.json")
 
 
 def test_a_journal_that_is_gone_is_not_made_anew_by_the_way(tmp_path: Path) -> None:

@@ -237,3 +237,55 @@ def test_a_new_epoch_reports_all_totals_again(store: Store) -> None:
     again = store.read(incidents.patterns_changed)
     assert again is not None
     assert (again.epoch, again.patterns) == (1, sent.patterns)
+
+
+def attempt(store: Store, rule: str | None, outcome: str | None, level: str = "L1") -> None:
+    """Record a try as healing does; without an outcome it has not ended."""
+    values = (ids.new_id(), "i", "clinic-1", "backup", "run-backup", level, rule, "why", "{}", "{}", 1, "boot", 1, 1)
+    store.write_now(
+        lambda tx: tx.execute(
+            """
+            INSERT INTO attempts (repair_id, incident_id, host_id, check_name, runbook, level, rule, why, parameters,
+                pre, began_at, boot_id, boot_ms, order_ms, ended_at, outcome)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            """,
+            (*values, 2 if outcome else None, outcome),
+        )
+    )
+
+
+def test_what_was_run_for_a_pattern_goes_with_its_totals_by_planner_and_by_order(store: Store) -> None:
+    settle_l2(store, "run-backup", Outcome.SUCCESS, took_ms=2_000)
+    settle_l2(store, "run-backup", Outcome.FAILED)
+    settle_l2(store, "something a person did", Outcome.SUCCESS)
+    store.write_now(lambda tx: incidents.count_order(tx, the_pattern(store), "rotate-logs", succeeded=True))
+    sent = store.read(incidents.patterns_changed)
+    assert sent is not None
+    told = {one.runbook: (one.total_count, one.success_count, one.order_count) for one in sent.patterns[0].runbooks}
+    assert told == {"run-backup": (2, 1, 0), "rotate-logs": (0, 0, 1)}
+    assert sent.patterns[0].runbooks[0].total_resolution_time_ms == 3_000
+
+
+def the_pattern(store: Store) -> str:
+    return str(store.read(lambda tx: tx.execute("SELECT pattern_signature FROM pattern_stats").fetchone()[0]))
+
+
+def test_how_learned_rules_fare_is_told_though_no_pattern_changed_and_only_once(store: Store) -> None:
+    for rule, outcome in (
+        ("learned-1", "success"),
+        ("learned-1", "failed"),
+        ("built-in-1", "failed"),
+        (None, "failed"),
+    ):
+        attempt(store, rule, outcome)
+    attempt(store, "learned-1", None)
+    sent = store.read(incidents.patterns_changed)
+    assert sent is not None
+    assert [(one.rule, one.total_count, one.success_count) for one in sent.rules] == [("learned-1", 2, 1)]
+    assert (sent.patterns, sent.revision) == ([], 0)
+    store.write_now(incidents.mark_patterns_synced, sent)
+    assert store.read(incidents.patterns_changed) is None
+    attempt(store, "learned-2", "timeout")
+    again = store.read(incidents.patterns_changed)
+    assert again is not None
+    assert {one.rule: one.success_count for one in again.rules} == {"learned-1": 1, "learned-2": 0}

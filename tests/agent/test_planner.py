@@ -100,7 +100,21 @@ async def test_an_endpoint_is_given_the_scrubbed_finding_and_only_fitting_runboo
 
 
 @pytest.mark.parametrize(
-    "content", ["as you wish", "[]", "{}", '{"runbook": 7}', '{"runbook": "x", "parameters": []1}', None, 7, "[" * 5000]
+    "content",
+    [
+        '{"runbook": "x", "parameters": {"a": 1.5}}',
+        '{"runbook": "x", "parameters": {"A b": 1}}',
+        '{"runbook": "x", "parameters": {"a": {"b": 1}}}',
+        '{"runbook": "; rm -rf /"}',
+        "as you wish",
+        "[]",
+        "{}",
+        '{"runbook": 7}',
+        '{"runbook": "x", "parameters": []1}',
+        None,
+        7,
+        "[" * 5000,
+    ],
 )
 async def test_nonsense_from_an_endpoint_is_said_to_be_nonsense(content: Any) -> None:
     with pytest.raises(NonsenseError):

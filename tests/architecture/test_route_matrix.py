@@ -59,6 +59,7 @@ VISITORS = [
 # Handlers that turn away some of their declared callers, each with the reason; never the other way round.
 NARROWER = {
     "/api/v1/api-keys": "a key that made keys would never expire",
+    "/keys": "the same, on a page",
     "/account/recovery-codes": "who shows new ones has signed in with the second factor",
 }
 

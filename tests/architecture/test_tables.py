@@ -20,7 +20,7 @@ PARTNER_POLICY = f"(partner_id = {PARTNER})"
 APPLIANCE_POLICY = f"(NULLIF({APPLIANCE}, appliance_id) IS NULL)"
 ITSELF_POLICY = f"(NULLIF({APPLIANCE}, id) IS NULL)"
 HIDDEN_POLICY = f"({APPLIANCE} IS NULL)"
-HIDDEN_FROM_APPLIANCES = {"enrollment_codes", "user_sites"} | tables.PARTNER_TABLES
+HIDDEN_FROM_APPLIANCES = {"enrollment_codes", "redactions", "user_sites"} | tables.PARTNER_TABLES
 WORDS: dict[str, type[StrEnum]] = {
     "users_role_known": vocabulary.Role,
     "appliances_clock_known": vocabulary.Clock,
@@ -40,6 +40,9 @@ WORDS: dict[str, type[StrEnum]] = {
     "fleet_orders_status_known": vocabulary.FleetStatus,
     "notification_channels_kind_known": vocabulary.ChannelKind,
     "notification_channels_min_severity_known": vocabulary.Severity,
+    "problems_kind_known": vocabulary.ProblemKind,
+    "problems_severity_known": vocabulary.Severity,
+    "notifications_event_known": vocabulary.NotificationEvent,
 }
 TENANTS = sorted(tables.SITE_TABLES | tables.PARTNER_TABLES)
 

@@ -248,6 +248,20 @@ async def test_half_an_archive_is_one_sentence_and_touches_nothing(copy: Path, e
     assert await is_untouched(elsewhere.urls)
 
 
+async def test_the_key_file_is_backed_up_apart_and_put_back_only_where_none_is(host: Host, tmp_path: Path) -> None:
+    path, copy = host.settings.key_file, str(tmp_path / "keys.age")
+    await host.run("keys", "backup", "-o", copy, "--recipient", identity(tmp_path / "mine"))
+    opening = ("--identity", str(tmp_path / "mine"))
+    assert "never overwritten" in await host.refused("keys", "restore", copy, *opening)
+    before = path.read_bytes()
+    path.unlink()
+    identity(tmp_path / "others")
+    assert "None of the identities" in await host.refused("keys", "restore", copy, "--identity", others_path(tmp_path))
+    assert not path.exists()
+    await host.run("keys", "restore", copy, *opening)
+    assert (path.read_bytes(), mode(path)) == (before, 0o600)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.5, 0.9, 0.999])
 def test_an_archive_is_refused_wherever_it_ends(host: Host, copy: Path, share: float) -> None:
     cut(copy, share)

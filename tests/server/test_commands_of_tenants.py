@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ccserver import keys
+from ccserver import keys, promotion
 from ccserver.config import Config
 from ccserver.localpg import Urls
 from ccshared import purposes
@@ -116,6 +116,33 @@ async def test_the_catalogue_of_runbooks_needs_no_database(cli: CommandLine, tmp
     assert (await cli.json("runbook", "lint", str(tmp_path), code=1))["troubles"][0].startswith("x.toml: ")
 
 
+async def test_a_candidate_is_explained_approved_and_taken_back_on_the_host(cli: CommandLine) -> None:
+    rule = promotion.rule_id("acme", "a" * 16, "run-backup")
+    await cli.rows(
+        "INSERT INTO appliances (site_id, partner_id, id, hostname, public_key)"
+        " VALUES ('acme-clinic', 'acme', 'box-2', 'box', sha256('l'))"
+    )
+    await cli.rows(
+        "INSERT INTO pattern_runbooks SELECT 'acme-clinic', 'acme', 'box-' || n, repeat('a', 16), 'run-backup',"
+        " 'backup_stale', 3, 3, 3000, 0, 0, 1, 1 FROM generate_series(1, 2) AS n"
+    )
+    await cli.run("sweep", "candidates")
+    assert "6 of 6 succeeded (at least 60.9 %, 95 % sure, 1.0 s each)" in await cli.run("rule", "explain", rule, *OF)
+    said = ("--comment", "seen at both")
+    await cli.run("rule", "approve", rule, *OF, *said, code=2)
+    assert "would be done" in await cli.run("rule", "approve", rule, *OF, *said, "--dry-run")
+    assert (await cli.json("rule", "list", *OF))[0]["status"] == "candidate"
+    assert "is canary, tried on box-2" in await cli.run(
+        "rule", "approve", rule, *OF, *said, "--yes", "--appliance", "box-2"
+    )
+    assert "Its trial is not over" in await cli.refused("rule", "approve", rule, *OF, *said, "--yes")
+    assert "canary or active" not in await cli.run("rule", "demote", rule, *OF, *said, "--yes")
+    assert "The rule is demoted" in await cli.refused("rule", "reject", rule, *OF, *said, "--yes")
+    assert "There is no rule none" in await cli.refused("rule", "reject", "none", *OF, *said, "--yes")
+    actions = [each["action"] for each in await cli.json("audit", "list", *OF)]
+    assert actions[:3] == ["rule.demote", "rule.approve", "rule.propose"]
+
+
 async def test_waivers_orders_rules_and_incidents(cli: CommandLine) -> None:
     await cli.run("waiver", "create", "backup", *AT, "--reason", "moved", "--days", "3")
     (waiver,) = await cli.json("waiver", "list", *OF)
@@ -166,3 +193,43 @@ async def test_people_change_roles_and_the_last_owner_stays(cli: CommandLine) ->
     assert (listed["olga@acme.example"]["sites"], listed["olga@acme.example"]["disabled_at"]) == (["acme-clinic"], None)
     await cli.run("user", "disable", "olga@acme.example", "--yes")
     await cli.run("user", "enable", "olga@acme.example")
+
+
+async def test_a_channel_is_made_without_its_secret_on_the_command_line(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("https://hooks.example.org/T000/sesame\n")
+    create = ("channel", "create", "Ops", "--kind", "webhook", *OF, "--site", "acme-clinic")
+    made = await cli.json(*create, "--secret-file", str(tmp_path / "url"))
+    assert (made["target"], made["site_ids"], made["secret"][:6]) == ("hooks.example.org", ["acme-clinic"], "whsec_")
+    pager = ("channel", "create", "Pager", "--kind", "pagerduty", *OF)
+    await cli.run(*pager, "--secret-file", "-", given="a" * 32)
+    listed = await cli.run("channel", "list", *OF)
+    assert len(listed.splitlines()) == 2
+    assert "sesame" not in listed
+    assert made["secret"] not in listed
+    await cli.run("channel", "disable", made["id"], *OF, code=2)
+    await cli.run("channel", "disable", made["id"], *OF, "--yes")
+    assert [bool(each["disabled_at"]) for each in await cli.json("channel", "list", *OF)] == [False, True]
+    await cli.run("channel", "enable", made["id"], *OF)
+    actions = [each["action"] for each in await cli.json("audit", "list", *OF)]
+    assert actions[:4] == ["channel.change", "channel.change", "channel.create", "channel.create"]
+
+
+async def test_a_channel_that_cannot_work_is_one_sentence(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("https://127.0.0.1/hook")
+    create = ("channel", "create", "Ops", "--secret-file", str(tmp_path / "url"))
+    assert "not public" in await cli.refused(*create, *OF, "--kind", "slack")
+    assert "CCSERVER_SMTP_HOST" in await cli.refused(*create, *OF, "--kind", "email", "--to", "a@example.org")
+    (tmp_path / "url").write_text("https://example.org/hook")
+    assert "no site" in await cli.refused(*create, *OF, "--kind", "slack", "--site", "none")
+    assert "no partner" in await cli.refused(*create, "--kind", "slack", "--partner", "nobody")
+    missing = ("channel", "create", "Ops", *OF, "--kind", "slack", "--secret-file", str(tmp_path / "none"))
+    assert "cannot be read" in await cli.refused(*missing)
+
+
+async def test_a_test_message_that_does_not_arrive_ends_with_1_and_is_listed(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("https://name.invalid/hook")
+    create = ("channel", "create", "Ops", "--kind", "slack", *OF, "--secret-file", str(tmp_path / "url"))
+    made = await cli.json(*create)
+    assert "does not resolve" in await cli.run("channel", "test", made["id"], *OF, code=1)
+    assert "given up: The name of the receiver" in await cli.run("channel", "deliveries", *OF)
+    await cli.run("channel", "test", "none", *OF, code=1)

@@ -11,7 +11,7 @@ import pytest
 
 from ccserver import auth, liveness
 from ccserver.liveness import Liveness
-from ccserver.pages import dashboard, wording
+from ccserver.pages import overview, sites, wording
 from ccserver.queries import users
 from ccserver.queries.users import User
 from ccshared import ids, notes
@@ -20,6 +20,7 @@ from tests.devices import NOW_MS, Device, Running
 
 PASSWORD = "correct horse battery staple"
 HASH = auth.hash_password(PASSWORD)
+SITE = "/sites/acme-clinic"
 NOW = datetime(2026, 9, 22, 12, tzinfo=UTC)
 
 
@@ -171,7 +172,7 @@ async def test_every_page_forbids_whatever_it_does_not_need(owner: httpx.AsyncCl
 
 async def test_the_line_that_installs_holds_no_code(owner: httpx.AsyncClient) -> None:
     """A code in an address or on a command line is readable for every user of the appliance, and for proxies."""
-    lines = re.findall(r"<pre>(.*cc-agent enroll.*)</pre>", (await owner.get("/")).text)
+    lines = re.findall(r"<pre>(.*cc-agent enroll.*)</pre>", (await owner.get("/sites/acme-clinic")).text)
     assert lines
     assert all(re.fullmatch(r"sudo cc-agent enroll --server-url http://127\.0\.0\.1:\d+", line) for line in lines)
 
@@ -232,7 +233,7 @@ async def test_a_waived_check_is_marked_with_its_reason_and_end(
         "INSERT INTO waivers (site_id, partner_id, id, check_id, reason, created_by, expires_at) VALUES"
         " ('acme-clinic', 'acme', 'w', 'firewall', 'replaced next week', 'x', '2199-01-02 03:04Z')",
     )
-    shown = await text_of(owner)
+    shown = await text_of(owner, SITE)
     assert "Waived until 2199-01-02 03:04" in shown
     assert "replaced next week" in shown
 
@@ -241,7 +242,7 @@ async def test_flagged_entries_are_listed(owner: httpx.AsyncClient, device: Devi
     device.seal()
     device.seal(Kind.CHECK_RUN, {"odd": 1}, now_ms())
     await send_new(device)
-    assert "not a check run of a known shape" in (await text_of(owner)).partition("Flagged entries")[2][:200]
+    assert "not a check run of a known shape" in (await text_of(owner, SITE)).partition("Flagged entries")[2][:200]
 
 
 async def test_an_admin_sees_the_one_partner_at_once_and_chooses_among_more(
@@ -277,7 +278,7 @@ async def test_a_partner_without_sites_says_how_to_make_one(server: Running, own
 
 
 async def test_a_site_without_appliances_says_how_to_enrol_one(owner: httpx.AsyncClient) -> None:
-    text = await text_of(owner)
+    text = await text_of(owner, SITE)
     assert "ccserver enroll-code create --site acme-clinic" in text
     assert "nothing known yet" in text
     assert "%" not in text
@@ -287,7 +288,7 @@ async def test_an_enrolled_appliance_that_was_never_heard_of_is_said_to_be_so(
     owner: httpx.AsyncClient, device: Device
 ) -> None:
     assert device.appliance_id
-    assert "? never enrolled, and not heard of since" in await text_of(owner)
+    assert "? never enrolled, and not heard of since" in await text_of(owner, SITE)
 
 
 # Honest numbers
@@ -300,7 +301,7 @@ async def test_a_site_shows_its_score_with_what_is_unknown_and_as_of_when(
     for check, status in [("backup", "pass"), ("firewall", "fail"), ("logging", "unknown"), ("patching", "pass")]:
         device.check_run(check, status, at=now_ms() - 240_000)
     await send_new(device)
-    assert "2 of 3 checks pass, 3 unknown as of 4 min ago" in await text_of(owner)
+    assert "2 of 3 checks pass, 3 unknown as of 4 min ago" in await text_of(owner, SITE)
 
 
 async def test_a_stale_check_is_unknown_whatever_it_said(
@@ -310,7 +311,7 @@ async def test_a_stale_check_is_unknown_whatever_it_said(
     device.check_run("backup", "pass", at=now_ms())
     await send_new(device)
     await alter(server, "UPDATE check_states SET seen_at = now() - interval '5 hours'")
-    text = await text_of(owner)
+    text = await text_of(owner, SITE)
     assert "? nothing known now 6 checks unknown, the last run was 5 h ago" in text
     assert "Stale: it said pass 5 h ago" in text
     assert "✓ pass" not in text
@@ -324,7 +325,7 @@ async def test_checks_stand_worst_first_and_a_stale_failure_among_the_unknown(
         device.check_run(check, status, f"reason of {check}", at=now_ms())
     await send_new(device)
     await alter(server, "UPDATE check_states SET seen_at = now() - interval '5 hours' WHERE check_id = 'antivirus'")
-    found = re.findall(r"reason of (\w+)", await text_of(owner))
+    found = re.findall(r"reason of (\w+)", await text_of(owner, SITE))
     assert found == ["patching", "antivirus", "encryption", "backup"]
 
 
@@ -335,12 +336,12 @@ async def test_an_appliance_shows_its_clock_and_what_waits_by_that_clock(
     said = {"version": "1.2.3", "hostname": "box", "sent_at_ms": ahead, "clock": "unsync", "waiting": 12}
     said["oldest_at_ms"] = ahead - 3 * 3_600_000 - 1000
     assert (await device.call("POST", "checkin", json=said)).status_code == 200
-    text = await text_of(owner)
+    text = await text_of(owner, SITE)
     assert "box ✓ online" in text
     assert "1.2.3 not synchronised: its clock is 10 years ahead" in text
     assert "12 entries, the oldest 3 h old" in text
     await alter(server, "UPDATE appliances SET last_checkin = now() - interval '5 minutes'")
-    assert "! overdue 5 min ago" in await text_of(owner)
+    assert "! overdue 5 min ago" in await text_of(owner, SITE)
 
 
 async def test_open_incidents_stand_newest_first_and_say_how_many_there_are(
@@ -355,7 +356,7 @@ async def test_open_incidents_stand_newest_first_and_say_how_many_there_are(
         for number in range(25)
     ]  # fmt: skip
     assert (await device.call("PUT", "incidents", json={"incidents": incidents})).status_code == 200
-    text = await text_of(owner)
+    text = await text_of(owner, SITE)
     assert re.findall(r"reason (\d\d)", text) == [f"{number:02}" for number in range(24, 4, -1)]
     assert "The newest 20 of 25." in text
     assert "3 times" in text
@@ -365,7 +366,7 @@ async def test_what_an_appliance_says_comes_out_as_text(owner: httpx.AsyncClient
     device.seal()
     device.check_run("backup", "fail", "<img src=x onerror=alert(1)>", at=now_ms())
     await send_new(device)
-    answer = await owner.get("/")
+    answer = await owner.get(SITE)
     assert "<img" not in answer.text
     assert "&lt;img src=x" in answer.text
 
@@ -379,13 +380,13 @@ async def test_evidence_is_shown_with_a_receipt_that_verifies_for_who_copies_it(
     device.seal()
     device.check_run("backup", "pass", at=now_ms())
     await send_new(device)
-    shown = (await owner.get("/")).text
+    shown = (await owner.get(SITE)).text
     text = re.search(r'<pre class="receipt"[^>]*>(.*?)</pre>', shown, re.DOTALL)
     assert text is not None
     receipt = notes.read_receipt(html.unescape(text[1]), device.public_key, server.keys.witnesses)
     assert receipt.checkpoint.size == 2
     assert device.leaves()[1].hex()[:12] in shown
-    assert (await text_of(owner)).count("✓ receipted") == 2
+    assert (await text_of(owner, SITE)).count("✓ receipted") == 2
 
 
 async def test_the_page_leads_to_the_export_of_a_site(
@@ -393,7 +394,7 @@ async def test_the_page_leads_to_the_export_of_a_site(
 ) -> None:
     device.seal()
     await send_new(device)
-    link = re.search(r'href="(/api/v1/sites/acme-clinic/evidence-export)"', (await owner.get("/")).text)
+    link = re.search(r'href="(/api/v1/sites/acme-clinic/evidence-export)"', (await owner.get(SITE)).text)
     assert link is not None
     answer = await owner.get(link[1])
     assert (answer.status_code, answer.content[:4]) == (200, b"PK\x03\x04")
@@ -409,7 +410,7 @@ async def test_a_log_that_is_not_what_was_receipted_is_shown(
         "INSERT INTO log_verifications (site_id, partner_id, log_id, size, compact_range, done_at, fault)"
         " SELECT site_id, partner_id, id, 1, '', now(), 'entry 0 is missing' FROM evidence_logs",
     )
-    assert "is not what was receipted: entry 0 is missing" in await text_of(owner)
+    assert "is not what was receipted: entry 0 is missing" in await text_of(owner, SITE)
 
 
 async def test_evidence_without_a_cosignature_is_not_shown_as_receipted(
@@ -418,7 +419,7 @@ async def test_evidence_without_a_cosignature_is_not_shown_as_receipted(
     device.seal()
     await send_new(device)
     await alter(server, "UPDATE evidence_logs SET cosigned_at = NULL, witness_name = NULL")
-    text = await text_of(owner)
+    text = await text_of(owner, SITE)
     assert "? not yet" in text
     assert "✓ receipted" not in text
 
@@ -430,7 +431,7 @@ async def test_a_receipt_covers_no_entry_beyond_its_size(
     device.check_run("backup", "pass", at=now_ms())
     await send_new(device)
     await alter(server, "UPDATE evidence_logs SET checkpoint = $1", device.checkpoint(1))
-    text = await text_of(owner)
+    text = await text_of(owner, SITE)
     assert (text.count("✓ receipted"), text.count("? not yet")) == (1, 1)
 
 
@@ -443,7 +444,7 @@ async def test_the_newest_ten_entries_of_a_site_stand_in_order_whichever_applian
         for _ in range(8):
             sender.seal(Kind.HEARTBEAT, {"version": "0.1.0"}, now_ms())
         await send_new(sender)
-    found = re.findall(r"(heartbeat|genesis) no\. (\d)", await text_of(owner))
+    found = re.findall(r"(heartbeat|genesis) no\. (\d)", await text_of(owner, SITE))
     assert [int(seq) for _, seq in found] == [8, 7, 6, 5, 4, 3, 2, 1, 0, 8]
 
 
@@ -460,7 +461,7 @@ async def test_a_receipt_that_does_not_verify_covers_nothing(
     device.seal()
     await send_new(device)
     await alter(server, f"UPDATE evidence_logs SET {change}")  # noqa: S608  the parameters above
-    text = await text_of(owner)
+    text = await text_of(owner, SITE)
     assert said in text
     assert "✕ no good receipt" in text
     assert "✓ receipted" not in text
@@ -469,12 +470,12 @@ async def test_a_receipt_that_does_not_verify_covers_nothing(
 # Many sites
 
 
-async def test_the_page_takes_the_same_few_queries_for_one_site_and_for_many(server: Running) -> None:
+async def test_the_overview_takes_the_same_three_statements_for_one_site_and_for_many(server: Running) -> None:
     async def asked() -> int:
         queries: list[object] = []
         async with server.db.partner("acme") as scope:
             scope.conn.add_query_logger(queries.append)
-            await dashboard.read(scope, NOW, 1)
+            await overview.read(scope, NOW)
             scope.conn.remove_query_logger(queries.append)
         return len(queries)
 
@@ -482,20 +483,36 @@ async def test_the_page_takes_the_same_few_queries_for_one_site_and_for_many(ser
     one = await asked()
     for number in range(9):
         await server.add_site("acme", f"acme-{number}")
-    assert one == await asked() == 10
+    assert one == await asked() == 3
 
 
-async def test_sites_stand_by_name_fifty_to_a_page(server: Running, owner: httpx.AsyncClient) -> None:
+async def test_the_page_of_a_site_takes_ten_statements_whatever_it_holds(server: Running, device: Device) -> None:
+    async def asked() -> int:
+        queries: list[object] = []
+        async with server.db.site("acme", "acme-clinic") as scope:
+            scope.conn.add_query_logger(queries.append)
+            await sites.read(scope, NOW)
+            scope.conn.remove_query_logger(queries.append)
+        return len(queries)
+
+    await asked()
+    device.seal()
+    device.check_run("backup", "pass", at=now_ms())
+    await send_new(device)
+    assert await asked() == 10
+
+
+async def test_sites_stand_fifty_to_a_page(server: Running, owner: httpx.AsyncClient) -> None:
     async with server.db.partner("acme") as scope:
         await scope.conn.executemany(
             "INSERT INTO sites (id, partner_id, name) VALUES ($1, 'acme', $2)",
             [(f"s-{number}", f"Site {number:02}") for number in range(1, 51)],
         )
-    first, second = await text_of(owner), await text_of(owner, "/?page=2")
+    first, second = await text_of(owner, "/?sort=name"), await text_of(owner, "/?sort=name&page=2")
     assert first.index("Acme-Clinic") < first.index("Site 01") < first.index("Site 49")
-    assert "Site 50" not in first
-    assert "Sites 51 to" not in first
-    assert "Site 50" in second
+    assert "Sites 1 to 50 of 51" in first
+    assert "Site 50 " not in first
+    assert "Site 50 " in second
     assert "Previous sites" in second
 
 

@@ -71,7 +71,7 @@ def _pin(call: Call, known: Identity, *, replace: bool) -> None:
     try:
         pinning.pin(state_dir, pinning.of(known), replace=replace)
     except pinning.NotPinnedError as error:
-        raise click.ClickException(f"enrolled, but the helper obeys nobody yet: {error}") from error
+        raise click.ClickException(f"enrolled, but the helper does not obey this server: {error}") from error
     click.echo("the helper obeys this server")
 
 

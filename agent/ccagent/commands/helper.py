@@ -46,8 +46,8 @@ def pin(call: Call, replace: bool, fingerprint: str | None) -> None:
         known = identity.load(call.places)
         if known is None:
             raise click.ClickException("this appliance is not enrolled: run cc-agent enroll first")
-        made = pinning.of(known)
-        pinning.pin(load(call).helper.state_dir, made, fingerprint, replace=replace)
+        state_dir = load(call).helper.state_dir
+        made = pinning.pin(state_dir, pinning.of(known), fingerprint, replace=replace)
     except (IdentityUnusableError, pinning.NotPinnedError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"pinned {made.server} for appliance {made.appliance} of site {made.site}")

@@ -19,6 +19,7 @@ COOLDOWN_MS = 300_000
 WINDOW_MS = 24 * 3_600_000
 MOST_IN_WINDOW = 3
 BUSY_S = 5.0
+STEPS_KEPT = 200  # of so many runs what their steps said; of all the others how they ended
 
 Tx = sqlite3.Connection
 
@@ -230,7 +231,13 @@ def check_bound(tx: Tx, runbook: str) -> None:
 
 
 def _forget_old(tx: Tx) -> None:
+    """An id stays until its time is over, what its steps said while it is one of the newest."""
     tx.execute("DELETE FROM runs WHERE keep_until_ms < ?", (now_ms(tx),))
+    tx.execute(
+        "UPDATE runs SET steps = '[]' WHERE steps <> '[]'"
+        " AND rowid NOT IN (SELECT rowid FROM runs ORDER BY begun_ms DESC, rowid DESC LIMIT ?)",
+        (STEPS_KEPT,),
+    )
 
 
 def _quoted(path: Path) -> str:

@@ -1,13 +1,11 @@
 """Whose orders are obeyed: the server, this appliance, and the server's keys, pinned once by root and then followed."""
 
-import os
-import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ccagent import keyring
+from ccagent import files, keyring
 from ccshared.messages import Id, Name, ServerKey
 
 
@@ -43,14 +41,7 @@ def load(path: Path) -> Pin:
 
 def save(path: Path, pin: Pin) -> None:
     """Write the pin durably in place of the one before; OSError when the disk refuses."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pin.model_dump_json(indent=1).encode() + b"\n")
-        file.flush()
-        os.fsync(descriptor)
-    temporary.replace(path)
-    sync_directory(path.parent)
+    files.replace(path, pin.model_dump_json(indent=1).encode() + b"\n")
 
 
 def follow(path: Path, statements: list[dict[str, Any]]) -> Pin:
@@ -62,12 +53,3 @@ def follow(path: Path, statements: list[dict[str, Any]]) -> Pin:
     grown = pin.model_copy(update={"keys": keys})
     save(path, grown)
     return grown
-
-
-def sync_directory(directory: Path) -> None:
-    """Make what was created or renamed in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Any
@@ -16,6 +16,8 @@ from ccagent.helper import descendants
 MAX_OUTPUT = 64 * 1024
 TERM_S = 2.0  # between the request to end and the end
 DRAIN_S = 0.5
+LOOK_S = 0.05
+HALT_S = 0.3
 
 # Nothing of our own environment: what stands in it may be secret, or mislead a program.
 ENVIRONMENT = {
@@ -84,21 +86,21 @@ def run(argv: Sequence[str], about: str, limits: Limits) -> Done:
     except OSError as error:
         return Done(about, None, f"cannot be started: {error.strerror}", Ending.UNSTARTED)
     kept = _Kept(limits.output)
-    with process:  # closes the pipe
+    with _stdout(process):
         ending = _watch(process, kept, limits)
         if ending is not Ending.ENDED:
             _ask_to_end(process)
-        if ending is not Ending.ENDED or process.wait() != 0:
+        if ending is not Ending.ENDED or process.returncode != 0:
             descendants.end(spared)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it is left there
             process.wait(DRAIN_S)
         _drain(_stdout(process), kept)
-        return Done(about, process.returncode, kept.text(), ending)
+    return Done(about, process.returncode, kept.text(), ending)
 
 
-def halted(halt: int) -> bool:
-    """Return whether the helper stops or has died."""
-    return bool(select.select([halt], [], [], 0)[0])
+def halted(halt: int, within_s: float = 0) -> bool:
+    """Return whether the helper stops or has died, now or within so long (s)."""
+    return bool(select.select([halt], [], [], within_s)[0])
 
 
 def _start(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
@@ -121,22 +123,39 @@ def _start(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
 def _watch(process: "subprocess.Popen[bytes]", kept: "_Kept", limits: Limits) -> Ending:
     """Read until the step ends, its time is up, or the helper stops; the end of its output is not its end."""
     until = time.monotonic() + limits.time_s
-    ended = os.pidfd_open(process.pid)
+    stdout = _stdout(process).fileno()
     poll = select.poll()
-    for descriptor in (ended, limits.halt, _stdout(process).fileno()):
+    for descriptor in (limits.halt, stdout):
         poll.register(descriptor, select.POLLIN)
-    try:
+    with _end_of(process) as ended:
+        if ended is not None:
+            poll.register(ended, select.POLLIN)
         while (left := until - time.monotonic()) > 0:
-            ready = {descriptor for descriptor, _ in poll.poll(min(left, 60.0) * 1000 + 1)}
+            ready = {
+                descriptor for descriptor, _ in poll.poll(1 + 1000 * min(left, 60.0 if ended is not None else LOOK_S))
+            }
             if limits.halt in ready:
                 return Ending.STOPPED
-            if ended in ready:
-                return Ending.ENDED
-            if ready and not kept.read(_stdout(process)):
-                poll.unregister(_stdout(process).fileno())
-    finally:
-        os.close(ended)
+            if (code := process.poll()) is not None:
+                # Who stops a whole unit signals step and helper at once; the step is no failure then.
+                return Ending.STOPPED if code < 0 and halted(limits.halt, HALT_S) else Ending.ENDED
+            if stdout in ready and not kept.read(_stdout(process)):
+                poll.unregister(stdout)
     return Ending.TOO_LONG
+
+
+@contextlib.contextmanager
+def _end_of(process: "subprocess.Popen[bytes]") -> Iterator[int | None]:
+    """Yield a descriptor that becomes readable at its end; None where the kernel has none (before Linux 5.3)."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _ask_to_end(process: "subprocess.Popen[bytes]") -> None:

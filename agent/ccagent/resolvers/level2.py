@@ -7,6 +7,7 @@ proposal: it is checked against the signed catalogue like any other, and all tha
 import json
 import logging
 import math
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 
 LEAST_SUCCESS = 0.5
 MAX_WHY = 500
+MAX_VALUE = 200
+
+_ID = re.compile(r"[0-9a-z][0-9a-z_.-]{0,63}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 Plan = Callable[[PlanRequest], Awaitable[PlanAnswer | None]]
 Complete = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -73,7 +78,7 @@ def lower_bound(successes: int, total: int) -> float:
 def _by_server(answer: PlanAnswer) -> Proposal | None:
     if answer.runbook is None:
         return None
-    return Proposal(Level.L2, answer.runbook[:128], answer.parameters, f"the server: {answer.why}"[:MAX_WHY])
+    return _plan_of(answer.runbook, answer.parameters, f"the server: {answer.why}")
 
 
 def _by_record(before: Before, tried: Sequence[str]) -> Proposal | None:
@@ -116,6 +121,19 @@ def _by_endpoint(answer: Any) -> Proposal | None:
         raise NonsenseError("the planner's endpoint answered no plan") from error
     if runbook is None:
         return None
-    if not (isinstance(runbook, str) and isinstance(parameters, dict) and isinstance(why, str)):
-        raise NonsenseError("the planner's endpoint answered a plan of another form")
-    return Proposal(Level.L2, runbook[:128], parameters, f"the planner's endpoint: {why}"[:MAX_WHY])
+    return _plan_of(runbook, parameters, f"the planner's endpoint: {why}")
+
+
+def _plan_of(runbook: Any, parameters: Any, why: str) -> Proposal:
+    """Return a plan in the form that evidence can hold, whatever it proposes; NonsenseError for any other."""
+    if not isinstance(runbook, str) or not _ID.fullmatch(runbook):
+        raise NonsenseError("the planner named nothing that could be a runbook")
+    if not isinstance(parameters, dict) or not all(map(_is_parameter, parameters.items())):
+        raise NonsenseError("the planner gave parameters of another form")
+    return Proposal(Level.L2, runbook, parameters, why[:MAX_WHY])
+
+
+def _is_parameter(given: tuple[Any, Any]) -> bool:
+    name, value = given
+    fits = (type(value) is int and abs(value) < 2**53) or (isinstance(value, str) and len(value) <= MAX_VALUE)
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None and fits

@@ -1,12 +1,17 @@
 """The key file."""
 
+from pathlib import Path
+
 import click
 
-from ccserver import keys
+from ccserver import age, files, keys
 from ccserver.commands import reaching
-from ccserver.commands.calling import AsJson, current, show
+from ccserver.commands.calling import AsJson, current, progress, show
 from ccserver.commands.reaching import Consent
+from ccserver.errors import BadConfigError
 from ccshared import notes, purposes
+
+_MOST_BYTES = 1 << 24
 
 
 @click.group("keys")
@@ -46,6 +51,37 @@ def keys_trust() -> None:
     click.echo(f"# {found.server}: its first witness key (C2SP vkey), and its first order key by its fingerprint")
     click.echo(notes.vkey(witness.name, notes.WITNESS_ALGORITHM, witness.public_key))
     click.echo(f"{order.name} {purposes.fingerprint(order.public_key)}")
+
+
+@command.command("backup")
+@click.option("-o", "--output", required=True, help="The file to write, replaced whole; - for standard output.")
+@click.option(
+    "--recipient", "recipients", multiple=True, required=True, help="A public key of age (age1…); repeatable."
+)
+def keys_backup(output: str, recipients: tuple[str, ...]) -> None:
+    """Write a copy of the key file, encrypted to a public key; keep it apart from the backups of the database."""
+    path, to = current().key_file, [age.recipient(each) for each in recipients]
+    found = keys.load(path)
+    with files.replaced(output) as file, age.encrypted(file, to) as out:
+        out.write(path.read_bytes())
+    progress(f"{output}: {len(found.signing)} signing keys of {found.server}; again after each rotation")
+
+
+@command.command("restore")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--identity", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The private key's file."
+)
+def keys_restore(file: Path, identity: Path) -> None:
+    """Put a copy of the key file back where none is; one that is there is never overwritten."""
+    path, opening = current().key_file, age.identities(identity)
+    try:
+        with file.open("rb") as source, age.decrypted(source, opening) as plain:
+            data = plain.read(_MOST_BYTES)
+    except OSError as error:
+        raise BadConfigError(f"{file} cannot be read: {error.strerror}.") from error
+    made = keys.put_back(path, data)
+    click.echo(f"{path}: keys of {made.server}, order key {made.order_fingerprint}")
 
 
 @command.command("rotate")

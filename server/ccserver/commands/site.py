@@ -1,6 +1,7 @@
 """Sites."""
 
 import hashlib
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,9 +12,14 @@ from ccserver.closing import Closing
 from ccserver.commands.calling import LIST_LIMIT, AsJson, a_name, actor, an_id, current, show, with_database
 from ccserver.commands.evidence import both
 from ccserver.commands.reaching import owner_of
+from ccserver.errors import ChangedMeanwhileError
 from ccserver.queries import audit_log, sites
 from ccserver.queries.audit_log import Act
 from ccserver.scope import Database
+from ccshared.canonical import Json
+
+MAX_TAGS = 20
+_TAG = re.compile(r"[0-9a-z_.-]{1,64}")
 
 
 @click.group("site")
@@ -55,6 +61,29 @@ def site_list(as_json: bool) -> None:
         as_json,
         "\n".join(lines or ["no sites yet: ccserver site create --partner ID NAME"]),
     )
+
+
+@command.command("tag")
+@click.argument("site_id")
+@click.argument("tags", nargs=-1)
+@AsJson
+def site_tag(site_id: str, tags: tuple[str, ...], as_json: bool) -> None:
+    """Give a site these tags and no others, by which orders for many name it."""
+    if len(tags) > MAX_TAGS or not all(_TAG.fullmatch(tag) for tag in tags):
+        raise click.BadParameter(f"at most {MAX_TAGS}, each 1 to 64 of 0-9, a-z, . _ and -", param_hint="TAGS")
+
+    async def act(db: Database) -> list[str]:
+        async with db.site(await owner_of(db, site_id), site_id) as scope:
+            now = await sites.find(scope, site_id)
+            changed = await sites.change(scope, None, sorted(set(tags)), now.revision if now else 0)
+            if changed is None:
+                raise ChangedMeanwhileError
+            detail: dict[str, Json] = {"tags": list(changed.tags)}
+            await audit_log.append(scope, Act(actor(), "site.tag", site_id, detail))
+            return changed.tags
+
+    made: list[str] = with_database(act)
+    show({"id": site_id, "tags": made}, as_json, f"site {site_id}  {' '.join(made) or 'no tags'}")
 
 
 @command.command("close")

@@ -1,16 +1,18 @@
 """Pages become HTML here: one Jinja2 environment, and the headers that every page carries."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
+from urllib.parse import urlencode
 
 import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from ccserver.http import request_id
+from ccserver import auth
+from ccserver.http import Caller, request_id
 from ccserver.pages import wording
 
 # Nothing is loaded from anywhere else, nothing runs, nobody frames a page, and no copy of it stays behind.
@@ -21,6 +23,7 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_ROLES = (Caller.READ, Caller.OPERATE, Caller.OWN, Caller.PLATFORM)
 
 
 def _environment() -> jinja2.Environment:
@@ -33,6 +36,7 @@ def _environment() -> jinja2.Environment:
         auto_reload=False,
     )
     made.filters |= {"ago": wording.ago, "span": wording.span, "utc": wording.utc, "iso": wording.iso}
+    made.filters["milliseconds"] = wording.milliseconds
     made.globals["css_version"] = _digest("app.css")
     return made
 
@@ -46,13 +50,46 @@ _TEMPLATES = _environment()
 
 
 def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
-    """Return a page; templates also see `person` (None before sign-in), `now` and `request_id`."""
+    """Return a page; templates also see `person` (None before sign-in), `now`, `request_id`, `at` and `may`.
+
+    `at(path, …)` is an address of this server with the partner whom a platform admin chose; `may.operate` and so on say
+    what the person may do.
+    """
+    person = getattr(request.state, "principal", None)
     known = {
-        "person": getattr(request.state, "principal", None),
+        "person": person,
+        "chosen": chosen(request),
+        "here": request.url.path,
+        "at": addresses(request),
+        "may": {caller.name.lower(): person is not None and auth.may(person, caller) for caller in _ROLES},
         "now": datetime.now(UTC),
         "request_id": request_id(request),
     }
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | dict(values)), status, _HEADERS)
+
+
+def choose(request: Request, partner_id: str) -> None:
+    """Have the links of a platform admin's page name a partner that its own address does not."""
+    request.state.chosen_partner = partner_id
+
+
+def chosen(request: Request) -> str | None:
+    """Return the partner whom a platform admin chose; None for everybody else, who has one."""
+    person = getattr(request.state, "principal", None)
+    if person is None or not person.is_platform_admin:
+        return None
+    return getattr(request.state, "chosen_partner", None) or request.query_params.get("partner")
+
+
+def addresses(request: Request) -> Callable[..., str]:
+    """Return what makes an address of a path and its query; what is empty is left out."""
+    partner = chosen(request)
+
+    def at(path: str, **query: object) -> str:
+        given = {name: str(value) for name, value in ({"partner": partner} | query).items() if value not in (None, "")}
+        return f"{path}?{urlencode(given)}" if given else path
+
+    return at
 
 
 def message(request: Request, title: str, text: str, status: int) -> Response:

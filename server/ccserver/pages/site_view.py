@@ -1,4 +1,4 @@
-"""What the dashboard shows of a site, made from what was read. Receipts are verified here as anybody would."""
+"""What pages show of a site and its appliances, from what was read. Receipts are verified here as anybody would."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ccserver.queries.appliances import Appliance
 from ccserver.queries.evidence_bundles import Bundle, Flagged
 from ccserver.queries.incidents import Incident
 from ccserver.queries.log_verifications import Fault
-from ccserver.queries.sites import Site
+from ccserver.queries.sites import SiteDetail
 from ccserver.queries.waivers import Waiver
 from ccserver.witness import Log
 from ccshared import controls, merkle, notes
@@ -27,22 +27,18 @@ _PROMPT = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Rows:
-    """What was read of a page of sites, by site.
+    """What was read of a site. `check_limit`: where it has so many states, there may be more that were not read."""
 
-    `more`: another page follows. `check_limit`: where a site has so many states, there may be more that were not read.
-    """
-
-    sites: Sequence[Site]
-    more: bool
+    site: SiteDetail
     check_limit: int
-    appliances: Mapping[str, Sequence[Appliance]]
-    states: Mapping[str, Sequence[CheckState]]
-    incidents: Mapping[str, tuple[int, Sequence[Incident]]]
-    bundles: Mapping[str, Sequence[Bundle]]
+    appliances: Sequence[Appliance]
+    states: Sequence[CheckState]
+    incidents: tuple[int, Sequence[Incident]]
+    bundles: Sequence[Bundle]
     logs: Mapping[tuple[str, int], Log]
-    waivers: Mapping[str, Sequence[Waiver]]
-    flagged: Mapping[str, Sequence[Flagged]]
-    forks: Mapping[str, int]
+    waivers: Sequence[Waiver]
+    flagged: Sequence[Flagged]
+    forks: int
     faults: Sequence[Fault]
 
 
@@ -100,7 +96,7 @@ class EvidenceView:
 class SiteView:
     """A site; `as_of` is the oldest fresh check run in the score, `last_run` the newest of all, None without any."""
 
-    site: Site
+    site: SiteDetail
     score: Score
     as_of: datetime | None
     last_run: datetime | None
@@ -109,6 +105,7 @@ class SiteView:
     checks_cut: bool
     open_incidents: int
     incidents: Sequence[Incident]
+    waivers: Sequence[Waiver]
     evidence: Sequence[EvidenceView]
     proofs: Sequence[Proof]
     flagged: Sequence[Flagged]
@@ -121,19 +118,35 @@ class SiteView:
         return [appliance.state for appliance in self.appliances].count(Liveness.ONLINE)
 
 
-def build(context: Context, rows: Rows, now: datetime) -> list[SiteView]:
-    """Return the sites as the page shows them, in the order in which they were read."""
-    hostnames = {each.id: each.hostname for found in rows.appliances.values() for each in found}
-    used = {(bundle.site_id, bundle.log_id): None for found in rows.bundles.values() for bundle in found}
-    used |= {place: None for site in rows.sites for place in _newest(rows.logs, site.id)}
+def build(context: Context, rows: Rows, now: datetime) -> SiteView:
+    """Return the site as its page shows it."""
+    hostnames = {each.id: each.hostname for each in rows.appliances}
+    used = {(bundle.site_id, bundle.log_id): None for bundle in rows.bundles} | _newest(rows.logs)
     proofs = {place: prove(context, rows.logs[place], hostnames) for place in used}
-    return [_site(rows, site, proofs, now) for site in rows.sites]
+    total, newest = rows.incidents
+    return SiteView(
+        site=rows.site,
+        score=compliance.score(rows.states, (each.id for each in rows.appliances)),
+        as_of=min((state.seen_at for state in rows.states if state.counts), default=None),
+        last_run=max((state.seen_at for state in rows.states), default=None),
+        appliances=[_appliance(row, now) for row in rows.appliances],
+        checks=sorted((_check(state, rows.waivers) for state in rows.states), key=_badness),
+        checks_cut=len(rows.states) >= rows.check_limit,
+        open_incidents=total,
+        incidents=newest,
+        waivers=rows.waivers,
+        evidence=[_evidence(bundle, proofs[bundle.site_id, bundle.log_id]) for bundle in rows.bundles],
+        proofs=list(proofs.values()),
+        flagged=rows.flagged,
+        forks=rows.forks,
+        faults=rows.faults,
+    )
 
 
-def _newest(logs: Mapping[tuple[str, int], Log], site_id: str) -> dict[tuple[str, int], None]:
-    """Return the place of the newest log of each of a site's appliances, whose receipt an auditor takes away."""
+def _newest(logs: Mapping[tuple[str, int], Log]) -> dict[tuple[str, int], None]:
+    """Return the place of the newest log of each appliance, whose receipt an auditor takes away."""
     found = {}
-    for place in sorted((each for each in logs if each[0] == site_id), key=lambda each: each[1]):
+    for place in sorted(logs, key=lambda each: each[1]):
         found[notes.parse_origin(logs[place].origin).appliance] = place
     return dict.fromkeys(found.values())
 
@@ -170,29 +183,6 @@ def _verify(text: str, log: Log, witnesses: dict[str, bytes]) -> tuple[notes.Rec
     if receipt.checkpoint.size == log.size and receipt.checkpoint.root != merkle.root_of(log.compact):
         return None, "it is not over the entries that are stored"
     return receipt, None
-
-
-def _site(rows: Rows, site: Site, proofs: Mapping[tuple[str, int], Proof], now: datetime) -> SiteView:
-    states = rows.states.get(site.id, [])
-    total, newest = rows.incidents.get(site.id, (0, []))
-    bundles = rows.bundles.get(site.id, [])
-    used = {(bundle.site_id, bundle.log_id): None for bundle in bundles} | _newest(rows.logs, site.id)
-    return SiteView(
-        site=site,
-        score=compliance.score(states, (each.id for each in rows.appliances.get(site.id, []))),
-        as_of=min((state.seen_at for state in states if state.counts), default=None),
-        last_run=max((state.seen_at for state in states), default=None),
-        appliances=[_appliance(row, now) for row in rows.appliances.get(site.id, [])],
-        checks=sorted((_check(state, rows.waivers.get(site.id, ())) for state in states), key=_badness),
-        checks_cut=len(states) >= rows.check_limit,
-        open_incidents=total,
-        incidents=newest,
-        evidence=[_evidence(bundle, proofs[bundle.site_id, bundle.log_id]) for bundle in bundles],
-        proofs=[proofs[place] for place in used],
-        flagged=rows.flagged.get(site.id, ()),
-        forks=rows.forks.get(site.id, 0),
-        faults=[fault for fault in rows.faults if fault.site_id == site.id],
-    )
 
 
 def _appliance(row: Appliance, now: datetime) -> ApplianceView:

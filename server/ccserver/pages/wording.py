@@ -23,6 +23,11 @@ def span(length: timedelta) -> str:
     return f"{round(days / 30.44)} months" if days < 730 else f"{round(days / 365.25)} years"
 
 
+def milliseconds(length: int) -> str:
+    """Return a length of time given in milliseconds, those of less than a second as such."""
+    return f"{length} ms" if length < 1000 else span(timedelta(milliseconds=length))
+
+
 def ago(moment: datetime, now: datetime) -> str:
     """Return when something was; a moment that is still to come, as a wrong clock makes them, is said to be so."""
     if abs(moment - now) < timedelta(seconds=1):

@@ -27,7 +27,7 @@ async def insert(scope: ApplianceScope, log_id: int, fork: ForkError) -> None:
     )
 
 
-async def count_of_sites(scope: PartnerScope, site_ids: Sequence[str]) -> dict[str, int]:
+async def count_of_sites(scope: PartnerScope | SiteScope, site_ids: Sequence[str]) -> dict[str, int]:
     """Return how many forks are kept of each of some of the partner's sites that has any."""
     rows = await scope.conn.fetch(
         """

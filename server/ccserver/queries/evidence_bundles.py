@@ -277,7 +277,9 @@ async def list_flagged(scope: PartnerScope, limit: int, before: int | None = Non
     return [Flagged(**row) for row in rows]
 
 
-async def flagged_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[str, list[Flagged]]:
+async def flagged_of_sites(
+    scope: PartnerScope | SiteScope, site_ids: Sequence[str], limit: int
+) -> dict[str, list[Flagged]]:
     """Return the newest flagged entries of some of the partner's sites, by site."""
     rows = await scope.conn.fetch(
         """
@@ -299,7 +301,7 @@ async def flagged_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: 
 
 
 async def newest_of_logs(
-    scope: PartnerScope, logs: Mapping[tuple[str, int], Log], limit: int
+    scope: PartnerScope | SiteScope, logs: Mapping[tuple[str, int], Log], limit: int
 ) -> dict[str, list[Bundle]]:
     """Return the newest `limit` bundles of each site among the last of these logs (by site and log id), newest first.
 

@@ -169,6 +169,25 @@ async def list_of_appliance(scope: ApplianceScope) -> list[Log]:
     return [_log(row) for row in reversed(rows)]
 
 
+async def newest_of_appliance(scope: SiteScope, appliance_id: str, limit: int) -> list[Log]:
+    """Return an appliance's epochs, the newest `limit` of them and first the newest."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
+               held_size, held_root
+        FROM evidence_logs
+        WHERE site_id = $1 AND partner_id = $2 AND appliance_id = $3
+        ORDER BY id DESC
+        LIMIT $4
+        """,
+        scope.site_id,
+        scope.partner_id,
+        appliance_id,
+        limit,
+    )
+    return [_log(row) for row in rows]
+
+
 async def all_of_site(scope: SiteScope) -> list[Log]:
     """Return every log of the site, by appliance and epoch as text."""
     rows = await scope.conn.fetch(
@@ -185,7 +204,9 @@ async def all_of_site(scope: SiteScope) -> list[Log]:
     return [_log(row) for row in rows]
 
 
-async def newest_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> dict[tuple[str, int], Log]:
+async def newest_of_sites(
+    scope: PartnerScope | SiteScope, site_ids: Sequence[str], limit: int
+) -> dict[tuple[str, int], Log]:
     """Return by (site, log id) the `limit` logs of each site that grew last: the newest `limit` entries are in them."""
     rows = await scope.conn.fetch(
         """

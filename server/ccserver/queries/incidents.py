@@ -8,6 +8,7 @@ from datetime import datetime
 import orjson
 
 from ccserver.listing import Page
+from ccserver.promotion import Past
 from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 from ccshared.messages import IncidentKept, IncidentReport
 
@@ -144,7 +145,7 @@ async def revisions(scope: ApplianceScope, ids: Sequence[str]) -> dict[str, Inci
 
 
 async def list_open_of_sites(
-    scope: PartnerScope, site_ids: Sequence[str], limit: int
+    scope: PartnerScope | SiteScope, site_ids: Sequence[str], limit: int
 ) -> dict[str, tuple[int, list[Incident]]]:
     """Return, by site, how many incidents are open and the newest `limit` of them, newest first."""
     rows = await scope.conn.fetch(
@@ -376,3 +377,32 @@ def _columns(reports: Sequence[IncidentReport]) -> list[list[object]]:
         [report.epoch for report in reports],
         [report.revision for report in reports],
     ]
+
+
+async def past(scope: PartnerScope, signature: str | None, limit: int) -> list[Past]:
+    """Return the partner's newest incidents, of one pattern or (None) of any, with the findings, for a replay."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT site_id, host_id, incident_type, severity, pattern_signature, raw_data, resolution_level, outcome
+        FROM incidents
+        WHERE partner_id = $1 AND ($2::text IS NULL OR pattern_signature = $2)
+        ORDER BY created_at DESC, id DESC
+        LIMIT $3
+        """,
+        scope.partner_id,
+        signature,
+        limit,
+    )
+    return [Past(**{**row, "raw_data": orjson.loads(row["raw_data"])}) for row in rows]
+
+
+async def seen(scope: SiteScope, incident_id: str, limit: int) -> str:
+    """Return what its appliance saw, scrubbed there, as indented JSON of at most `limit` letters; empty without it."""
+    found: str | None = await scope.conn.fetchval(
+        "SELECT left(jsonb_pretty(raw_data), $4) FROM incidents WHERE site_id = $1 AND partner_id = $2 AND id = $3",
+        scope.site_id,
+        scope.partner_id,
+        incident_id,
+        limit,
+    )
+    return found or ""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ccserver.scope import PartnerScope, PlatformScope
+from ccserver.scope import PartnerScope, PlatformScope, SiteScope
 
 if TYPE_CHECKING:
     import asyncpg
@@ -140,7 +140,7 @@ async def faults(scope: PlatformScope, limit: int) -> list[Fault]:
     return _faults(rows)
 
 
-async def faults_of_sites(scope: PartnerScope, site_ids: Sequence[str], limit: int) -> list[Fault]:
+async def faults_of_sites(scope: PartnerScope | SiteScope, site_ids: Sequence[str], limit: int) -> list[Fault]:
     """Return the logs of some of the partner's sites whose last pass found a fault."""
     rows = await scope.conn.fetch(
         """

@@ -11,3 +11,14 @@ async def read_in_order(scope: PartnerScope | SiteScope) -> None:
     await scope.conn.execute(
         "SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)"
     )
+
+
+async def join_by_hash(scope: PartnerScope) -> None:
+    """Have the rest of the transaction join and group whole sets by hash, each read once.
+
+    The planner expects row security to leave one row of each, and would compare every row of one with every other.
+    """
+    await scope.conn.execute(
+        "SELECT set_config('enable_nestloop', 'off', true), set_config('enable_mergejoin', 'off', true),"
+        " set_config('enable_sort', 'off', true)"
+    )

@@ -55,7 +55,7 @@ async def insert(scope: SiteScope, waiver_id: str, draft: Draft, created_by: str
     return Waiver(**row)
 
 
-async def in_force(scope: PartnerScope, site_ids: Sequence[str], now: datetime) -> dict[str, list[Waiver]]:
+async def in_force(scope: PartnerScope | SiteScope, site_ids: Sequence[str], now: datetime) -> dict[str, list[Waiver]]:
     """Return the waivers that count now by site, those that count longest first."""
     rows = await scope.conn.fetch(
         """

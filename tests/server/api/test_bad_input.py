@@ -73,10 +73,11 @@ class Known:
     callers: dict[str, dict[str, str]]
     parts: dict[str, str]
     bodies: dict[str, dict[str, Any]]
+    of_platform: dict[str, str]
 
     def path(self, row: Endpoint, **parts: str) -> str:
         """Return the route's path with parts that are there, or as given."""
-        known = self.parts | parts
+        known = self.parts | (self.of_platform if row.path.startswith("/api/v1/platform/") else {}) | parts
         return re.sub(r"\{([a-z_]+)\}", lambda found: known.get(found[1], "i1"), row.path)
 
     def body(self, row: Endpoint, **changes: Any) -> dict[str, Any]:
@@ -302,9 +303,16 @@ async def known(device: Device) -> Known:
         "/agent/v1/orders/{order}/result": {"status": "succeeded"},
         "/api/v1/sites/{site}/close": {"confirm": "acme-clinic"},
         "/api/v1/partners/{partner_id}/off-board": {"confirm": "acme"},
+        "/api/v1/channels": {"kind": "slack", "url": "https://example.org/hook"},
+        "/api/v1/platform/channels": {"kind": "slack", "url": "https://example.org/hook"},
     }
+    slack = {"name": "ops"} | bodies["/api/v1/channels"]
+    parts |= {"channel": (await owner.call("POST", "channels", json=slack)).json()["channel"]["id"]}
+    theirs = (await admin.call("POST", "platform/channels", json=slack)).json()["channel"]["id"]
+    parts |= {"problem": await a_problem(server, "acme")}
+    of_platform = {"channel": theirs, "problem": await a_problem(server, "platform")}
     callers = {"device": device.headers, "owner": owner.headers, "admin": admin.headers}
-    return Known(device, callers, parts, bodies)
+    return Known(device, callers, parts, bodies, of_platform)
 
 
 async def seen_firewall(device: Device) -> None:
@@ -313,6 +321,17 @@ async def seen_firewall(device: Device) -> None:
     body = {"check": "firewall", "host": "box", "status": "fail", "severity": "high", "reason": "differs", "since": 1}
     device.seal(body=body | {"facts": facts, "hipaa_controls": []})
     assert (await device.send(device.batch(1))).status_code == 200
+
+
+async def a_problem(server: Running, partner_id: str) -> str:
+    async with server.db.partner(partner_id) as scope:
+        await scope.conn.execute(
+            "INSERT INTO problems (partner_id, id, kind, subject, severity, says, began_at)"
+            " VALUES ($1, $2, 'sweep', 'x', 'low', 'x', now())",
+            partner_id,
+            f"problem-of-{partner_id}",
+        )
+    return f"problem-of-{partner_id}"
 
 
 async def an_enrolment(server: Running) -> dict[str, Any]:

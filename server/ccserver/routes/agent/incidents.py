@@ -6,7 +6,7 @@ from starlette.responses import Response
 from ccserver import auth, context, quotas
 from ccserver.errors import BadBodyError, NotFoundError
 from ccserver.http import Caller, Endpoint, read, reply
-from ccserver.queries import incidents, pattern_stats
+from ccserver.queries import incidents, pattern_runbooks, pattern_stats, rule_trials
 from ccshared.messages import IncidentReports, IncidentsKept, PatternReports
 
 
@@ -27,13 +27,21 @@ async def report(request: Request) -> Response:
 
 
 async def report_patterns(request: Request) -> Response:
-    """Replace the appliance's totals by newer ones."""
+    """Replace the appliance's totals by newer ones: of patterns, of what was run for each, and of learned rules."""
     device, said = auth.device(request), await read(request, PatternReports)
     _each_once([pattern.pattern_signature for pattern in said.patterns])
+    _each_once([rule.rule for rule in said.rules])
+    for pattern in said.patterns:
+        _each_once([totals.runbook for totals in pattern.runbooks])
     ctx = context.of(request)
     async with ctx.db.appliance(device.site_id, device.appliance_id) as scope:
-        await quotas.spend(ctx, scope, len(said.patterns), len(said.model_dump_json()))
+        rows = len(said.patterns) + len(said.rules) + sum(len(pattern.runbooks) for pattern in said.patterns)
+        await quotas.spend(ctx, scope, rows, len(said.model_dump_json()))
         await pattern_stats.upsert(scope, said)
+        if any(pattern.runbooks for pattern in said.patterns):
+            await pattern_runbooks.upsert(scope, said)
+        if said.rules:
+            await rule_trials.upsert(scope, said)
     return Response(status_code=204)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, liveness
+from ccserver import auth, liveness, revoking
 from ccserver.errors import ChangedMeanwhileError, NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
 from ccserver.listing import MAX_LIMIT, Listing, ListQuery, Page
@@ -104,12 +104,7 @@ async def revoke(request: Request) -> Response:
     """Refuse an appliance from now on, at its very next call; what it proved stays. Again changes nothing."""
     appliance_id = path_id(request, "appliance")
     async with auth.site_scope(request) as scope:
-        changed = await appliances.revoke(scope, appliance_id)
-        found = await appliances.find(scope, appliance_id)
-        if found is None:
-            raise NotFoundError
-        if changed:
-            await creating.note(scope, request, "appliance.revoke", appliance_id, site=scope.site_id)
+        found = await revoking.revoke_appliance(scope, request.state.principal.actor, appliance_id)
     return reply_value(ApplianceView, _views([found])[0])
 
 

@@ -9,20 +9,19 @@ from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth
-from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver import auth, incident_handling
+from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
-from ccserver.listing import EVER, Listing, ListQuery, Moment, Page
-from ccserver.queries import incident_comments, incidents, planner
+from ccserver.listing import EVER, Listing, ListQuery, Moment
+from ccserver.queries import incident_comments, incidents
 from ccserver.queries.incident_comments import Comment
 from ccserver.queries.incidents import Filter, IncidentDetail
 from ccserver.routes.api import creating, lists
-from ccserver.scope import PartnerScope, SiteScope
-from ccshared import ids
+from ccserver.scope import SiteScope
 from ccshared.messages import Id, Message, Prose
 from ccshared.vocabulary import Level, Severity
 
-Change = Callable[[SiteScope, str, int, str], Awaitable[IncidentDetail | None]]
+Change = Callable[[SiteScope, str, str, int], Awaitable[IncidentDetail]]
 
 
 class State(StrEnum):
@@ -52,13 +51,13 @@ class NewComment(Message):
 async def list_incidents(request: Request) -> Response:
     """List the partner's incidents, or one site's, newest first."""
     asked = read_query(request, IncidentQuery)
-    async with lists.scope_asked(request, asked.site) as scope:
-        await planner.read_in_order(scope)
+    wanted = _filter(asked)
+    async with auth.scope_asked(request, asked.site) as scope:
         source = lists.Source(
             name=f"incidents:{scope.partner_id}:{asked.site or ''}",
             kind=IncidentDetail,
-            fetch=_fetch(scope, _filter(asked)),
-            count=functools.partial(incidents.count, scope, asked.site, _filter(asked)),
+            fetch=functools.partial(incident_handling.page, scope, wanted),
+            count=functools.partial(incidents.count, scope, asked.site, wanted),
             place=lambda incident: (incident.created_at, incident.id),
         )
         return await lists.answer(request, asked, source)
@@ -67,12 +66,6 @@ async def list_incidents(request: Request) -> Response:
 def _filter(asked: IncidentQuery) -> Filter:
     is_open = None if asked.state is None else asked.state is State.OPEN
     return Filter(asked.severity, asked.level, is_open, asked.since or EVER[0], asked.until or EVER[1])
-
-
-def _fetch(scope: PartnerScope | SiteScope, wanted: Filter) -> Callable[[Page], Awaitable[list[IncidentDetail]]]:
-    if isinstance(scope, SiteScope):
-        return functools.partial(incidents.newest_of_site, scope, wanted)
-    return functools.partial(incidents.newest_open if wanted.is_open else incidents.newest, scope, wanted)
 
 
 async def show(request: Request) -> Response:
@@ -86,37 +79,30 @@ async def show(request: Request) -> Response:
 
 async def acknowledge(request: Request) -> Response:
     """Say that somebody looks after it; the first who said so stays."""
-    return await _change(request, "incident.acknowledge", incidents.acknowledge)
+    return await _change(request, incident_handling.acknowledge)
 
 
 async def resolve(request: Request) -> Response:
     """Close it by hand; what its appliance says of it stays as it is."""
-    return await _change(request, "incident.resolve", incidents.close_by_hand)
+    return await _change(request, incident_handling.resolve)
 
 
-async def _change(request: Request, action: str, change: Change) -> Response:
+async def _change(request: Request, change: Change) -> Response:
     revision, incident_id = if_match(request), path_id(request, "incident")
     async with auth.site_scope(request) as scope:
-        if await incidents.find(scope, incident_id) is None:
-            raise NotFoundError
-        changed = await change(scope, incident_id, revision, request.state.principal.actor)
-        if changed is None:
-            raise ChangedMeanwhileError
-        await creating.note(scope, request, action, incident_id, site=scope.site_id)
+        changed = await change(scope, request.state.principal.actor, incident_id, revision)
     return reply_value(IncidentDetail, changed, revision=changed.hand_revision)
 
 
 async def comment(request: Request) -> Response:
     """Add a comment."""
     asked, incident_id = await read(request, NewComment), path_id(request, "incident")
-    creation = creating.Creation(request, asked, Comment, "incident.comment")
+    creation = creating.Creation(request, asked, Comment, None)
     async with auth.site_scope(request) as scope:
-        if await incidents.find(scope, incident_id) is None:
-            raise NotFoundError
 
         async def insert() -> tuple[str, Comment]:
             actor = request.state.principal.actor
-            return incident_id, await incident_comments.insert(scope, incident_id, ids.new_id(), actor, asked.body)
+            return incident_id, await incident_handling.comment(scope, actor, incident_id, asked.body)
 
         made = await creating.once(scope, creation, insert)
     return reply_value(Comment, made, 201)

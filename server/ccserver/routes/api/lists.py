@@ -1,7 +1,6 @@
 """Answering a list: the page asked for, the cursor of what follows, and the total when asked for."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -9,12 +8,9 @@ from typing import Any, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context, listing
-from ccserver.errors import NotFoundError
+from ccserver import context, listing
 from ccserver.http import reply_value
 from ccserver.listing import Listing, ListQuery, Page
-from ccserver.queries import sites
-from ccserver.scope import PartnerScope, SiteScope
 
 Item = TypeVar("Item")
 
@@ -38,16 +34,3 @@ async def answer(request: Request, asked: ListQuery, source: Source[Item]) -> Re
     found = listing.listing(rows, page, source.place, key, source.name)
     total = await source.count() if asked.total else None
     return reply_value(Listing[source.kind], found.model_copy(update={"total": total}))  # type: ignore[name-defined]  # a value
-
-
-@asynccontextmanager
-async def scope_asked(request: Request, site_id: str | None) -> AsyncIterator[PartnerScope | SiteScope]:
-    """Open the partner's scope, or that of the site that the query names; NotFoundError when it is not theirs."""
-    async with auth.partner_scope(request) as partner:
-        if site_id is None:
-            yield partner
-            return
-        if await sites.find(partner, site_id) is None:
-            raise NotFoundError
-    async with context.of(request).db.site(partner.partner_id, site_id) as site:
-        yield site

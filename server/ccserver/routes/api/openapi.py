@@ -35,7 +35,7 @@ _SECURITY_SCHEMES = {
 }
 _HEADERS = {
     "If-Match": {"required": True, "schema": {"type": "string", "pattern": '^"[0-9]{1,15}"$'}},
-    "If-None-Match": {"required": False, "schema": {"type": "string", "pattern": '^"[0-9]{1,15}"$'}},
+    "If-None-Match": {"required": False, "schema": {"type": "string"}},
     "Idempotency-Key": {"required": False, "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"}},
 }
 _STATUSES = {

@@ -88,7 +88,7 @@ async def list_orders(request: Request) -> Response:
     """List the partner's orders, or one site's, newest first."""
     asked = read_query(request, OrderQuery)
     wanted = Filter(asked.appliance, asked.status)
-    async with lists.scope_asked(request, asked.site) as scope:
+    async with auth.scope_asked(request, asked.site) as scope:
         source = lists.Source(
             name=f"orders:{scope.partner_id}:{asked.site or ''}",
             kind=Order,
