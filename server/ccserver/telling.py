@@ -45,10 +45,13 @@ Tell = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Sender:
-    """Who sends: with the keys that open targets now, as the configuration says, under the server's name."""
+    """Who sends: with the keys that open targets, as the configuration says, under the server's name.
+
+    `unseal_keys` returns the keys as they are now, because it sends for years and they are made anew meanwhile.
+    """
 
     db: Database
-    seal_keys: Callable[[], Sequence[bytes]]
+    unseal_keys: Callable[[], Sequence[bytes]]
     config: Config
     server: str
 
@@ -169,7 +172,7 @@ async def _deliver_whatever_happens(sender: Sender, claimed: Claimed, tell: Tell
 
 async def _send(sender: Sender, claimed: Claimed) -> outbound.Answer | None:
     """Send a message; None for mail, which has no status."""
-    target = targets.unseal(sender.seal_keys(), claimed.partner_id, claimed.channel_id, claimed.target_sealed)
+    target = targets.unseal(sender.unseal_keys(), claimed.partner_id, claimed.channel_id, claimed.target_sealed)
     notice = Notice(claimed.id, claimed.event, orjson.loads(claimed.body), sender.server, sender.config.public_url)
     if claimed.kind == ChannelKind.EMAIL:
         if sender.config.smtp is None:
