@@ -62,8 +62,8 @@ PACKAGES = (
         {"cc-agent": "ccagent.cli:main"},
         {
             "launcher": "usr/bin/cc-agent",
-            "cc-agent.service": "lib/systemd/system/cc-agent.service",
-            "cc-agent-helper.service": "lib/systemd/system/cc-agent-helper.service",
+            "cc-agent.service": "usr/lib/systemd/system/cc-agent.service",
+            "cc-agent-helper.service": "usr/lib/systemd/system/cc-agent-helper.service",
             "sysusers.conf": "usr/lib/sysusers.d/cc-agent.conf",
             "config.toml": "etc/cc-agent/config.toml",
             "environment": "etc/cc-agent/environment",
@@ -75,7 +75,7 @@ PACKAGES = (
         {"ccserver": "ccserver.cli:main", "cc-verify": "ccserver.verify:run"},
         {
             "launcher": "usr/bin/ccserver",
-            "ccserver.service": "lib/systemd/system/ccserver.service",
+            "ccserver.service": "usr/lib/systemd/system/ccserver.service",
             "sysusers.conf": "usr/lib/sysusers.d/ccserver.conf",
             "ccserver.env": "etc/ccserver/ccserver.env",
         },
@@ -228,13 +228,11 @@ def _install(package: Package, wheels: Path, site: Path) -> None:
     ]
     _run(*into, *ours)
     locked.unlink()
-    for left in (
-        site / "bin",
-        *site.glob("*.dist-info/direct_url.json"),
-        *site.glob("*.dist-info/uv_cache.json"),
-        site / ".lock",
-    ):
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    shutil.rmtree(site / "bin", ignore_errors=True)
+    # dpkg knows the files; what uv wrote down names places of the building machine.
+    for pattern in (".lock", "*.dist-info/RECORD", "*.dist-info/direct_url.json", "*.dist-info/uv_cache.json"):
+        for left in site.glob(pattern):
+            left.unlink()
 
 
 def _compile(root: Path, home: Path) -> None:
@@ -304,11 +302,12 @@ def _control(package: Package, root: Path, *, libc: str) -> None:
 
 
 def _settle(root: Path) -> None:
-    """Give every file the same rights wherever it was built; dpkg-deb clamps the times, and sorts."""
-    for path in root.rglob("*"):
+    """Give every file the same rights and time wherever it was built; dpkg-deb sorts them."""
+    at = int(os.environ["SOURCE_DATE_EPOCH"])
+    for path in (*root.rglob("*"), root):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-    root.chmod(0o755)
+        os.utime(path, (at, at), follow_symlinks=False)
 
 
 def _libc_needed(home: Path) -> str:

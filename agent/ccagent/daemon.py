@@ -396,6 +396,7 @@ async def _network(agent: Agent) -> None:
             continue
         log.info("appliance %s of %s", who.identity.appliance_id, who.identity.server_url)
         agent.directives.load()  # this appliance may be another than it was
+        agent.vitals.mode = agent.healer.mode
         async with enrolment.connect(who, agent.config.agent.ca_file) as client:
             await together(_enrolled_anew(agent, who), server_loops(agent, who, client))
 

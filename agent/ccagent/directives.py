@@ -13,7 +13,7 @@ from ccagent.client import Client, RequestError
 from ccagent.config import Config
 from ccagent.healing import Healer
 from ccagent.helper_client import HelperAbsentError, HelperRefusedError
-from ccagent.orders_in import Errand, Orders
+from ccagent.order_judging import Errand, Orders
 from ccagent.places import Places
 from ccagent.policy import InForce, PolicyRefusedError
 from ccagent.resolvers.level2 import Planners
@@ -55,7 +55,10 @@ class Directives:
     def load(self) -> None:
         """Put the last good policy in force, if this appliance has one; that it is another's is found out here."""
         known = identity.load(self.places)
-        self.enforce(policy.load(self.places, self.healer.store, known) if known is not None else None)
+        found = policy.load(self.places, self.healer.store, known) if known is not None else None
+        self.enforce(found)
+        if found is not None and not policy.is_recorded(found, self.healer.store):
+            self.policy_wanted.set()  # a crash came between its file and its proof
 
     def enforce(self, found: InForce | None) -> None:
         """Let a verified policy be in force: its mode, rules and runbooks, and its settings over the file's."""

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -57,10 +57,18 @@ class Identity(BaseModel):
         """What the origin of each of this appliance's logs begins with."""
         return f"{self.server}/log/{self.appliance_id}/"
 
-    @property
-    def order_keys(self) -> list[bytes]:
-        """The 32-byte keys that may sign orders and policies."""
-        return [bytes.fromhex(key.public_key) for key in self.keys if key.use == "order"]
+    def signers(self, envelope: Any) -> list[bytes]:
+        """Return the one pinned order key (32 bytes) that an envelope (DSSE JSON) names.
+
+        None for one that names another, or has members that the signature does not reach: nobody shall be able to
+        change anything about it on the way.
+        """
+        match envelope:
+            case {"payloadType": str(), "payload": str(), "signatures": [{"keyid": str() as name, "sig": str()} as by]}:
+                if len(envelope) == 3 and len(by) == 2:
+                    named = (key for key in self.keys if (key.use, key.name) == ("order", name))
+                    return [bytes.fromhex(key.public_key) for key in named]
+        return []
 
     @property
     def witnesses(self) -> dict[str, bytes]:

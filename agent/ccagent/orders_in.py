@@ -5,43 +5,35 @@ What is refused is in evidence; what cannot be judged yet (a log that has no rec
 """
 
 import asyncio
-import base64
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ccagent import (
     alarms,
-    budget,
     evidence,
     hands,
     identity,
     incidents,
-    learning,
     order_book,
-    order_clock,
+    order_judging,
     queue,
     repairing,
-    survey,
 )
 from ccagent.alarms import Alarm
-from ccagent.client import Cause, Client, RequestError
+from ccagent.client import Cause, RequestError
 from ccagent.hands import Done
-from ccagent.healing import Healer
-from ccagent.identity import Identity
 from ccagent.incidents import Resolution
 from ccagent.order_book import Kept
-from ccagent.places import Places
+from ccagent.order_judging import Errand, NotYetError, Orders, RefusedError
 from ccagent.store import Tx
-from ccshared import canonical, orders, runbooks
+from ccshared import canonical, runbooks
 from ccshared.entries import Draft
 from ccshared.messages import OrderResult, StepResult
-from ccshared.orders import BadOrderError, SignedOrder
-from ccshared.policy import Policy
-from ccshared.runbooks import BadParametersError, Runbook
+from ccshared.orders import SignedOrder
+from ccshared.runbooks import Runbook
 from ccshared.vocabulary import Level, OrderStatus, Outcome, Status
 
 log = logging.getLogger(__name__)
@@ -49,32 +41,6 @@ log = logging.getLogger(__name__)
 NO_HELPER_S = 60.0
 LOOK_S = 3.0
 _GONE = (404, 409, 410, 422)
-
-# What the agent does itself: returns in words what came of it, or raises.
-Errand = Callable[[], Awaitable[str]]
-
-
-class RefusedError(Exception):
-    """The order is not to be run; the message says why."""
-
-
-class NotYetError(Exception):
-    """Whether the order may run cannot be told yet; the message says what is waited for."""
-
-
-@dataclass
-class Orders:
-    """What the loop needs: healing's hands and store, the server, errands by their action's name.
-
-    `wanted` says that the server has orders; `policy_now` fetches the policy before an order is judged by it.
-    """
-
-    healer: Healer
-    client: Client
-    places: Places
-    errands: Mapping[str, Errand]
-    policy_now: Callable[[], Awaitable[None]]
-    wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True)
@@ -106,7 +72,7 @@ async def finish_interrupted(these: Orders) -> None:
             done = await hands.outcome(healer.ask, kept.id, healer.scrub_key, hands.AFTER_START_S)
             log.warning("order %s was cut short: %s", kept.id, done.reason or done.status)
             policy = healer.in_force.policy if healer.in_force is not None else None
-            await _end(these, kept, done, _named(policy, kept.runbook))
+            await _end(these, kept, done, order_judging.named(policy, kept.runbook))
 
 
 async def attend(these: Orders) -> None:
@@ -137,29 +103,12 @@ async def take(these: Orders, offered: dict[str, Any]) -> None:
     if known is None:
         return
     try:
-        order = await _read(these, offered, known)
+        order = await order_judging.read(these, offered, known)
         await _take_ours(these, order, offered, sha256)
     except RefusedError as error:
         await _refuse_unproved(these, sha256, str(error))
     except NotYetError as error:
         log.info("an order waits: %s", error)
-
-
-async def _read(these: Orders, offered: dict[str, Any], known: Identity) -> SignedOrder:
-    """Return the order that an order key of ours signed for us; RefusedError for anything else."""
-    try:
-        order = orders.read(offered, known.order_keys)
-    except BadOrderError as error:
-        learned = await learning.learn(these.client, these.places, known)
-        if learned is None:
-            raise RefusedError(f"no order of our server's: {error}") from error
-        try:
-            order = orders.read(offered, learned.order_keys)
-        except BadOrderError as again:
-            raise RefusedError(f"no order of our server's: {again}") from again
-    if (order.site, order.appliance) != (known.site_id, known.appliance_id):
-        raise RefusedError("addressed to another appliance")
-    return order
 
 
 async def _take_ours(these: Orders, order: SignedOrder, offered: dict[str, Any], sha256: str) -> None:
@@ -172,7 +121,7 @@ async def _take_ours(these: Orders, order: SignedOrder, offered: dict[str, Any],
         await store.write(order_book.ask_again, order.id)  # it was run; the server only lost the answer
         return
     try:
-        runbook = await _judge(these, order)
+        runbook = await order_judging.judge(these, order)
     except RefusedError as error:
         await _reject(these, order, sha256, str(error))
         return
@@ -193,92 +142,6 @@ async def _acknowledge(these: Orders, order_id: str) -> OrderStatus | None:
         if not _is_refusal(error):
             raise
         return None
-
-
-async def _judge(these: Orders, order: SignedOrder) -> Runbook:
-    """Return the runbook that a verified order may run now; RefusedError or NotYetError when it may not."""
-    healer, known = these.healer, identity.load(these.places)
-    boot = healer.watch.boot()
-    why = orders.refuse(order, order.site, order.appliance, healer.store.read(order_clock.now_ms, boot))
-    if why == "issued in the future":
-        raise NotYetError(f"order {order.id} was issued later than anything the server signed so far")
-    if why is not None:
-        raise RefusedError(why)
-    if any(one.name == alarms.CLONE for one in healer.store.read(alarms.standing, healer.watch.stamp()[0])):
-        raise RefusedError("another copy of this appliance may be running")
-    await _check_log(these)
-    began_ms = healer.store.read(_genesis_receipted_ms, known.origins if known is not None else "")
-    if began_ms is None or not healer.store.read(budget.may_repair):
-        raise NotYetError("the log has no receipt yet, or no room to prove what is done")
-    if order.issued_ms < began_ms:
-        raise RefusedError("issued before this appliance's log began: it may have been run by an earlier copy")
-    await healer.store.write(order_clock.hold, boot, order.issued_ms)
-    return await _runbook(these, order)
-
-
-async def _check_log(these: Orders) -> None:
-    """Raise NotYetError unless what the server holds of this appliance is what was made here.
-
-    A store put back from a copy, or another copy that goes on, must be found out by the upload before anything runs.
-    """
-    store = these.healer.store
-    theirs = (await these.client.epochs()).epochs
-    sizes = {one: store.read(queue.size_of, one.epoch) for one in store.read(queue.all_epochs)}
-    seen = survey.compare(sizes, theirs)
-    if seen.ahead or seen.strangers or seen.doubled:
-        raise NotYetError("the server holds entries of this appliance that were not made here")
-    opened = store.read(queue.current)
-    head = next((one for one in theirs if opened is not None and one.epoch == opened.epoch), None)
-    if opened is None or head is None or head.receipt is None:
-        raise NotYetError("the server has no receipt of this log")
-    if _root_of(head.receipt) != store.read(queue.root_at, opened.epoch, head.size):
-        raise NotYetError("the server holds other entries than those that were made here")
-
-
-def _root_of(receipt: str) -> bytes | None:
-    """Return the root that a receipt names; who signed it does not matter to whether it is another than ours."""
-    lines = receipt.split("\n")
-    try:
-        return base64.b64decode(lines[2], validate=True)
-    except (IndexError, ValueError):
-        return None
-
-
-async def _runbook(these: Orders, order: SignedOrder) -> Runbook:
-    """Return the runbook of the very digest that was signed, out of the signed catalogue, with parameters it takes."""
-    runbook = _in_catalogue(these.healer, order)
-    if runbook is None:
-        await these.policy_now()
-        runbook = _in_catalogue(these.healer, order)
-    if runbook is None:
-        raise RefusedError(f"the runbook {order.runbook} as it was ordered is not in the catalogue")
-    if runbook.people_only:
-        raise RefusedError(f"the runbook {order.runbook} is for people only")
-    try:
-        runbooks.check_parameters(runbook, order.parameters)
-    except BadParametersError as error:
-        raise RefusedError(f"the runbook {order.runbook} does not take these parameters: {error}") from error
-    return runbook
-
-
-def _in_catalogue(healer: Healer, order: SignedOrder) -> Runbook | None:
-    known = _named(healer.in_force.policy if healer.in_force is not None else None, order.runbook)
-    return known if known is not None and runbooks.digest(known) == order.digest else None
-
-
-def _named(policy: Policy | None, runbook_id: str) -> Runbook | None:
-    return next((one for one in policy.runbooks if one.id == runbook_id), None) if policy is not None else None
-
-
-def _genesis_receipted_ms(tx: Tx, origins: str) -> int | None:
-    """Return when the open log's first receipt was signed (ms UTC); None while there is none for this appliance."""
-    opened = queue.current(tx)
-    if opened is None or not origins or not opened.origin.startswith(origins):
-        return None
-    first: int | None = tx.execute(
-        "SELECT min(cosigned_at_s) FROM receipts WHERE epoch = ?", (opened.epoch,)
-    ).fetchone()[0]
-    return None if first is None else first * 1000
 
 
 async def _run(these: Orders, judged: _Judged) -> None:

@@ -78,7 +78,7 @@ def check(offered: Any, known: Identity, store: Store) -> InForce:
     PolicyRefusedError says what is wrong with any other.
     """
     try:
-        read = policies.read(offered, known.order_keys)
+        read = policies.read(offered, known.signers(offered))
     except BadPolicyError as error:
         raise PolicyRefusedError(str(error)) from error
     if (read.site, read.appliance) != (known.site_id, known.appliance_id):
@@ -109,7 +109,7 @@ async def take(found: InForce, places: Places, store: Store, now: tuple[Stamp, B
     OSError when the disk refuses.
     """
     before = store.read(taken, found.policy.appliance)
-    if before is not None and before.get("digest") == digest(found.envelope):
+    if is_recorded(found, store):
         if not places.policy.exists():
             files.replace(places.policy, json.dumps(found.envelope).encode())
         return False
@@ -119,6 +119,12 @@ async def take(found: InForce, places: Places, store: Store, now: tuple[Stamp, B
     took = Took(found.policy.appliance, found.policy.version, summary["digest"], summary, proof)
     await store.write(_keep, took, now[1])
     return True
+
+
+def is_recorded(found: InForce, store: Store) -> bool:
+    """Return whether it is on record that this policy was taken."""
+    known = store.read(taken, found.policy.appliance)
+    return known is not None and known["digest"] == digest(found.envelope)
 
 
 def digest(envelope: Any) -> str:

@@ -43,6 +43,13 @@ _TABLES = {
     "pattern_stats": "SELECT * FROM pattern_stats ORDER BY rowid",
     "pattern_runbooks": "SELECT * FROM pattern_runbooks ORDER BY pattern_signature, action",
     "pattern_sync": "SELECT * FROM pattern_sync ORDER BY id",
+    "pattern_orders": "SELECT * FROM pattern_orders ORDER BY pattern_signature, action",
+    "attempts": "SELECT * FROM attempts ORDER BY id",
+    "suppressions": "SELECT * FROM suppressions ORDER BY host_id, check_name, runbook",
+    "orders": "SELECT * FROM orders ORDER BY rowid",
+    "refused_orders": "SELECT * FROM refused_orders ORDER BY envelope_sha256",
+    "order_clock": "SELECT * FROM order_clock ORDER BY id",
+    "policies": "SELECT * FROM policies ORDER BY appliance_id",
 }
 
 Row = dict[str, Any]

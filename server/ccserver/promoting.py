@@ -16,7 +16,7 @@ from ccshared.canonical import Json
 from ccshared.runbooks import Runbook
 from ccshared.vocabulary import RuleStatus
 
-MAX_PAST = 2_000
+MAX_PAST = 1_000
 MAX_SOURCES = 200
 _SWEEP = "sweep:rules"
 

@@ -31,7 +31,7 @@ def run(config: Config, database_url: str, shown: Shown | None = None) -> None:
     """Serve until SIGINT or SIGTERM; every reason not to start is raised before anything listens."""
     logs.start(config.log_format)
     server_keys = keys.load(config.key_file)
-    asyncio.run(_prepare(database_url))
+    asyncio.run(prepare(database_url))
     if config.metrics is not None and config.metrics_asked:
         _listen(*config.metrics, setting="CCSERVER_METRICS_LISTEN").close()
     listener = _listen(config.host, config.port, setting="CCSERVER_LISTEN")
@@ -77,7 +77,7 @@ async def check(database: Database) -> None:
     await health.check_database(database)
 
 
-async def _prepare(database_url: str) -> None:
+async def prepare(database_url: str) -> None:
     """Check the database, and let it list the runbooks of this release."""
     database = await open_pool(database_url, min_size=1, max_size=1)
     try:

@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from ccagent import alarms, evidence, helper_client, identity, order_book, order_clock, orders_in, queue, scrubbing
+from ccagent import (
+    alarms,
+    evidence,
+    helper_client,
+    identity,
+    opening,
+    order_book,
+    order_clock,
+    orders_in,
+    queue,
+    scrubbing,
+)
 from ccagent.alarms import Alarm
 from ccagent.client import Client, RequestError
 from ccagent.clock import ClockWatch
@@ -23,17 +34,18 @@ from ccagent.helper import pinning
 from ccagent.helper.pinned import Pin
 from ccagent.host import Host
 from ccagent.identity import Identity
-from ccagent.orders_in import Orders
+from ccagent.order_judging import Orders
 from ccagent.places import Places
 from ccagent.policy import InForce
 from ccagent.queue import Epoch, HeldReceipt
 from ccagent.store import Store
-from ccshared import ed25519, notes
+from ccshared import ed25519, notes, orders
 from ccshared.messages import ServerKey
 from ccshared.orders import SignedOrder
 from ccshared.runbooks import Runbook
 from tests.agent import root_helper
 from tests.agent.directing import (
+    NAME,
     give_order,
     now_ms,
     order_of,
@@ -207,6 +219,38 @@ async def test_a_truncated_or_altered_envelope_is_refused(appliance: Appliance, 
     await refused(appliance, "x", made, "no order of our server's")
 
 
+def mutations(value: Any) -> Iterator[Any]:
+    """Yield a JSON value with each byte of its text changed, each member gone, and one more put in, one at a time."""
+    if isinstance(value, str):
+        for at, letter in enumerate(value):
+            yield value[:at] + ("B" if letter == "A" else "A") + value[at + 1 :]
+            yield value[:at] + value[at + 1 :]
+    elif isinstance(value, list):
+        yield []
+        yield value * 2
+        for other in mutations(value[0]):
+            yield [other]
+    else:
+        yield {**value, "more": 1}
+        for name in value:
+            yield {other: value[other] for other in value if other != name}
+            for other in mutations(value[name]):
+                yield {**value, name: other}
+
+
+def test_an_order_with_any_byte_or_member_changed_is_none(appliance: Appliance) -> None:
+    known = identity.load(appliance.places)
+    assert known is not None
+    signed = sign_order(appliance.server, order_of(appliance.book))
+    assert orders.read(signed, known.signers(signed)).runbook == "run-backup"
+    count = 0
+    for other in mutations(signed):
+        with pytest.raises(orders.BadOrderError):
+            orders.read(other, known.signers(other))
+        count += 1
+    assert count > 900
+
+
 async def rejected(appliance: Appliance, made: SignedOrder, why: str) -> None:
     """Give an order that is signed and for us, and see that it is not run, told to the server, and in evidence."""
     order = give_order(appliance.server, made)
@@ -270,10 +314,10 @@ async def test_parameters_of_the_wrong_type_or_with_a_shells_characters_are_reje
 
 def resigned(server: Witness, made: SignedOrder, value: Any) -> dict[str, Any]:
     """Return an order with a parameter that our own code would not sign."""
-    from ccshared import envelope, orders
+    from ccshared import envelope
 
     body = orders.make(made) | {"parameters": {"unit": value}}
-    return envelope.sign(envelope.PayloadType.ORDER, body, server.order_seed, "order").to_json()
+    return envelope.sign(envelope.PayloadType.ORDER, body, server.order_seed, NAME).to_json()
 
 
 async def test_an_order_is_kept_back_until_the_log_has_a_receipt(tmp_path: Path, server: Witness) -> None:
@@ -433,3 +477,13 @@ async def test_ids_are_kept_until_thirty_days_past_expiry(appliance: Appliance) 
     prune: Callable[[int], int] = lambda at_ms: appliance.store.write_now(order_book.prune, at_ms)  # noqa: E731
     assert prune(made.expires_ms + 30 * day) == 0
     assert prune(made.expires_ms + 30 * day + 1) == 1
+
+
+def test_a_salvaged_store_still_knows_what_ran(appliance: Appliance) -> None:
+    made = cut(appliance, appliance.book)
+    appliance.store.write_now(order_clock.hold, appliance.watch.boot(), 2_000_000_000_000)
+    opening.mend(appliance.store, appliance.watch.stamp(), "as a damaged page would have it")
+    kept = appliance.store.read(order_book.known, made.id)
+    assert kept is not None
+    assert kept.status == "running"
+    assert appliance.store.read(order_clock.now_ms, appliance.watch.boot()) >= 2_000_000_000_000

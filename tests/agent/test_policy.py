@@ -125,6 +125,13 @@ async def test_a_change_is_in_evidence_once_with_what_changed(scene: Scene) -> N
     assert second["changed"] == ["checks.backup.max_age_hours"]
 
 
+async def test_a_policy_whose_record_a_crash_prevented_is_known_as_not_recorded(scene: Scene) -> None:
+    found = scene.check(policy_of(version=1_000))
+    assert not policy.is_recorded(found, scene.store)
+    await scene.take(found.policy)
+    assert policy.is_recorded(found, scene.store)
+
+
 async def test_a_policys_version_moves_the_order_clock(scene: Scene) -> None:
     made = policy_of()
     await scene.take(made)

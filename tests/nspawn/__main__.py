@@ -95,7 +95,7 @@ def run_unprivileged(machine: Container, _ca: Authority) -> None:
 
 def read_units(machine: Container, _ca: Authority) -> None:
     """`systemd-analyze verify` finds nothing, and `security` gives the agent and the server 2.5 at the most."""
-    said = machine.run("systemd-analyze", "verify", *(f"/lib/systemd/system/{unit}" for unit in UNITS), code=None)
+    said = machine.run("systemd-analyze", "verify", *(f"/usr/lib/systemd/system/{unit}" for unit in UNITS), code=None)
     ours = [line for line in said.splitlines() if "cc" in line and "not executable" not in line]
     holds(ours == [], f"verify says nothing of ours: {ours}")
     for unit, most in MOST_EXPOSED.items():
@@ -275,7 +275,7 @@ def purge(machine: Container, _ca: Authority) -> None:
     machine.run("dpkg", "--purge", "ccserver")
     machine.run("test", "-s", "/var/lib/ccserver/server-keys.json")
     left = machine.run(
-        "sh", "-c", "ls -d /opt/cc* /lib/systemd/system/cc* /etc/systemd/system/*/cc* 2>/dev/null", code=None
+        "sh", "-c", "ls -d /opt/cc* /usr/lib/systemd/system/cc* /etc/systemd/system/*/cc* 2>/dev/null", code=None
     )
     holds(left.strip() == "", f"nothing else is left: {left}")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ccserver import catalogue
+from ccserver import catalogue, serving
 from ccserver.errors import CatalogueError
 from ccserver.queries import runbooks as rows
 from ccshared import rules, runbooks
@@ -107,6 +107,14 @@ async def test_the_rows_become_those_of_the_catalogue_and_what_stays_keeps_its_t
         }
         times.append({name: each["updated_at"] for name, each in listed.items()})
     assert {name for name in packaged if times[0][name] != times[1][name]} == {"run-backup"}
+
+
+async def test_a_server_that_starts_lists_the_catalogue_of_its_release(
+    server: Running, packaged: Mapping[str, Runbook]
+) -> None:
+    await serving.prepare(server.urls.server)
+    viewer = await with_key(server, "viewer")
+    assert {each["id"] for each in await viewer.walk("runbooks")} == set(packaged)
 
 
 async def test_a_runbook_is_shown_with_all_that_it_does(server: Running, packaged: Mapping[str, Runbook]) -> None:

@@ -1,15 +1,21 @@
 """Orders from the request to the result: checked, approved, signed, frozen, fetched, answered."""
 
 import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
+from ccagent import keyring
 from ccserver import catalogue, keys, sweeps
 from ccserver.config import Config
 from ccserver.retention import Terms
-from ccshared import orders, runbooks
+from ccshared import orders, policy, runbooks
+from ccshared.envelope import PayloadType
 from tests.devices import Device, Running
 from tests.operators import Operator, audited, type_of, with_key, with_session
 from tests.ordering import HIGH, LOW, PEOPLE, extended
@@ -227,19 +233,44 @@ async def test_the_database_keeps_a_released_order_as_it_is(device: Device, chan
             await scope.conn.execute("DELETE FROM orders")
 
 
-@pytest.mark.parametrize(
-    "change", ["runbook_id = 'x'", 'parameters = \'{"unit": "x"}\'', "runbook_digest = repeat('a', 64)", "life_s = 60"]
-)
-async def test_an_order_whose_columns_are_not_what_is_signed_is_never_released(device: Device, change: str) -> None:
+FORGED = [
+    {"runbook": "run-backup"},
+    {"parameters": {"unit": "other.service"}},
+    {"digest": "a" * 64},
+    {"appliance": "box-2"},
+    {"site": "acme-two"},
+    {"id": "another"},
+    {"issued_ms": 1},
+    {"expires_ms": 2**41},
+]
+
+
+def release(server: Running, made: dict[str, Any], **change: Any) -> tuple[bytes, int, int]:
+    """Return an envelope as a release makes it, with changes, and the times that the release writes beside it."""
+    now = time.time_ns() // 1_000_000
+    true = {"id": made["id"], "site": made["site_id"], "appliance": made["appliance_id"], "runbook": made["runbook_id"]}
+    true |= {"digest": made["runbook_digest"], "parameters": {"unit": "a.service"}}
+    signed = orders.SignedOrder(**{**true, "issued_ms": now, "expires_ms": now + 60_000, **change})
+    return orjson.dumps(server.keys.envelope(PayloadType.ORDER, orders.make(signed))), now, now + 60_000
+
+
+RELEASE = """
+    UPDATE orders SET envelope = $2, issued_at = to_timestamp($3::bigint / 1000.0),
+                      expires_at = to_timestamp($4::bigint / 1000.0)
+    WHERE id = $1
+    """
+
+
+@pytest.mark.parametrize("change", FORGED, ids=str)
+async def test_an_order_whose_columns_are_not_what_is_signed_is_never_released(
+    device: Device, change: dict[str, Any]
+) -> None:
     made = await pushed(device, await with_session(device.server, "owner"), HIGH)
-    released = (await pushed(device, parameters={"unit": "rsyslog.service"}))["id"]
-    text = f"""
-        UPDATE orders o SET {change}, envelope = s.envelope, issued_at = s.issued_at, expires_at = s.expires_at
-        FROM orders s WHERE o.id = $1 AND s.id = $2
-        """  # noqa: S608  a test's own words
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="as it was signed"):
         async with device.server.db.platform() as scope:
-            await scope.conn.execute(text, made["id"], released)
+            await scope.conn.execute(RELEASE, made["id"], *release(device.server, made, **change))
+    async with device.server.db.platform() as scope:
+        assert await scope.conn.execute(RELEASE, made["id"], *release(device.server, made)) == "UPDATE 1"
 
 
 @pytest.mark.parametrize(
@@ -282,15 +313,48 @@ async def test_an_appliance_gets_a_short_list_the_oldest_first(device: Device) -
     assert [each.id for each in await fetched(device)] == made[5:]
 
 
-async def test_after_a_rotation_orders_are_signed_by_the_new_key_and_the_chain_leads_there(
+async def test_an_order_that_runs_for_a_week_after_its_time_is_given_up(device: Device) -> None:
+    made = await pushed(device)
+    await ended(device, made["id"], "running")
+    (sweep,) = [each for each in sweeps.SWEEPS if each.name == "orders"]
+    for days, rows in ((6, 0), (8, 1)):
+        conn = await asyncpg.connect(device.server.urls.admin)
+        await conn.execute("SET session_replication_role = replica")
+        await conn.execute("UPDATE orders SET expires_at = now() - $1 * interval '1 day'", days)
+        await conn.close()
+        assert (await sweeps.run(device.server.db, sweep, Terms())).rows == rows
+    assert await ended(device, made["id"]) == "succeeded"
+
+
+async def test_an_agent_that_follows_the_chain_takes_orders_and_policies_of_the_newest_key(
     device: Device, settings: Config
 ) -> None:
-    before = device.server.keys.order.public_key
+    pinned = device.server.keys.public
+    for _ in range(2):  # it was away for two rotations
+        after = keys.rotate(settings.key_file, "order")
     await pushed(device)
-    after = keys.rotate(settings.key_file, "order").order.public_key
-    await pushed(device)
-    first, second = (await device.call("GET", "orders")).json()["orders"]
-    assert orders.read(first, [before])
-    assert orders.read(second, [after])
+    (order,) = (await device.call("GET", "orders")).json()["orders"]
+    told = await device.call("GET", "policy")
+    known = [bytes.fromhex(key.public_key) for key in pinned if key.use == "order"]
     with pytest.raises(orders.BadOrderError):
-        orders.read(second, [before])
+        orders.read(order, known)
+    said = (await device.server.client.get("/agent/v1/keys")).json()
+    followed = keyring.follow(device.server.keys.server, pinned, said["statements"])
+    known = [bytes.fromhex(key.public_key) for key in followed if key.use == "order"]
+    assert known[-1] == after.order.public_key
+    assert orders.read(order, known).appliance == policy.read(told.json(), known).appliance == device.appliance_id
+
+
+async def test_a_key_that_a_thief_made_and_nobody_announced_signs_nothing_that_is_taken(
+    device: Device, tmp_path: Path
+) -> None:
+    pinned = device.server.keys.public
+    keys.create(tmp_path / "stolen", device.server.keys.server)
+    thief = keys.load(tmp_path / "stolen")
+    made = await pushed(device)
+    forged = orjson.loads(release(replace(device.server, keys=thief), made)[0])
+    announced = keys.announce(thief, thief.order, 1)
+    followed = keyring.follow(device.server.keys.server, pinned, [announced])
+    assert followed == pinned
+    with pytest.raises(orders.BadOrderError):
+        orders.read(forged, [bytes.fromhex(key.public_key) for key in followed if key.use == "order"])

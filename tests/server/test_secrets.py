@@ -6,15 +6,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ccserver import keys, sealing, totp
+from ccserver import keys, sealing, targets, totp
 from ccserver.config import Config
 from ccserver.errors import BadConfigError, SealBrokenError
 from ccserver.keys import SEAL_PURPOSE, KeyFile
 from ccserver.queries import users
 from ccserver.queries.users import User
 from ccserver.sealing import Place
+from ccserver.targets import Target
+from ccserver.telling import Sender
 from ccshared import purposes
 from ccshared.vocabulary import Role
+from tests.compat.samples import as_superuser
 from tests.devices import Device, Running
 from tests.people import Person
 from tests.server.test_backup import Host, rows
@@ -106,6 +109,24 @@ async def test_an_interrupted_rotation_is_carried_on_by_the_next(host: Host, olg
 async def test_what_opens_with_no_key_is_named_and_left(host: Host, olga: Person) -> None:
     await rows(host.urls, "UPDATE users SET totp_sealed = '\\x01' || sha256(id::bytea) RETURNING 1")
     assert (await host.json("secrets", "rotate", "--all", "--yes"))["unopened"] == ["users acme/olga"]
+
+
+async def test_channels_are_sealed_anew_and_a_running_sender_opens_them(
+    server: Running, host: Host, olga: Person
+) -> None:
+    file = KeyFile(host.settings.key_file)
+    sender = Sender(server.db, lambda: file.derived(SEAL_PURPOSE), host.settings, "cc.example")
+    old = targets.seal(file.derived(SEAL_PURPOSE)[0], "acme", "one", Target(url="https://example.org/hook"))
+    insert = """
+        INSERT INTO notification_channels (partner_id, id, kind, name, target_sealed, min_severity)
+        VALUES ('acme', 'one', 'webhook', 'one', $1, 'low')
+    """
+    await as_superuser(server.urls.admin, (insert, (old,)))
+    assert (await host.json("secrets", "rotate", "--all", "--yes"))["resealed"] == 2
+    ((sealed,),) = await rows(host.urls, "SELECT target_sealed FROM notification_channels")
+    assert sealed != old
+    for each in (sealed, old):
+        assert targets.unseal(sender.seal_keys(), "acme", "one", each).url == "https://example.org/hook"
 
 
 async def test_a_backup_of_before_is_restored_with_the_key_file_of_after(

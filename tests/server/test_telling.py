@@ -50,7 +50,7 @@ async def hook() -> AsyncIterator[HttpReceiver]:
 
 @pytest.fixture
 def sender(server: Running, settings: Config) -> Sender:
-    return Sender(server.db, lambda: [server.keys.derive("cc seal v1")], settings, server.keys.server)
+    return Sender(server.db, lambda: server.keys.derive_all("cc seal v1"), settings, server.keys.server)
 
 
 def channel(receiver: HttpReceiver, **changes: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ async def later(server: Running, seconds: int) -> None:
     """Let everything that was written have been written so many seconds ago."""
     for table, columns in {
         "problems": ("noticed_at", "snoozed_until", "ended_at"),
-        "notifications": ("created_at", "next_try_at", "claimed_until"),
+        "notifications": ("created_at", "next_try_at", "claimed_until", "remind_at"),
         "notification_channels": ("tells_from", "snoozed_until"),
     }.items():
         await rows(server, sql("UPDATE {table} SET {moved}", table=table, moved=moved(columns, seconds)))

@@ -2,10 +2,11 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 import click
 
-from ccserver import liveness
+from ccserver import liveness, releases
 from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, a_name, show, with_database
 from ccserver.commands.reaching import NEWEST, Consent, Partner, Site
@@ -22,13 +23,16 @@ def command() -> None:
 
 @command.command("list")
 @Partner
+@click.option("--outdated", is_flag=True, help="Only those in service whose agent is older than this server's release.")
 @AsJson
-def list_appliances(partner_id: str, as_json: bool) -> None:
+def list_appliances(partner_id: str, outdated: bool, as_json: bool) -> None:
     """List a partner's newest appliances, with those that were revoked."""
+    release = version("ccserver")
 
     async def act(db: Database) -> list[ApplianceDetail]:
         async with db.partner(partner_id) as scope:
-            return await appliances.newest(scope, NEWEST)
+            found = await appliances.newest(scope, NEWEST)
+        return [row for row in found if not outdated or _is_outdated(row, release)]
 
     found: list[ApplianceDetail] = with_database(act)
     show(reaching.values(found), as_json, "\n".join(_line(row) for row in found) or "no appliances yet")
@@ -113,7 +117,11 @@ async def _find(scope: SiteScope, appliance_id: str) -> ApplianceDetail:
     return found
 
 
+def _is_outdated(row: ApplianceDetail, release: str) -> bool:
+    return row.revoked_at is None and releases.is_older(row.version, release)
+
+
 def _line(row: ApplianceDetail) -> str:
     state = "revoked" if row.revoked_at else str(liveness.of(row.last_checkin, datetime.now(UTC)))
     alarms = f"  ALARMS {', '.join(row.alarms)}" if row.alarms else ""
-    return f"{row.id}  {row.name or row.hostname}  site {row.site_id}  {state}{alarms}"
+    return f"{row.id}  {row.name or row.hostname}  site {row.site_id}  version {row.version}  {state}{alarms}"

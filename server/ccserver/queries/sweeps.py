@@ -140,7 +140,7 @@ async def mark_silence(scope: PlatformScope, limit: int) -> Swept:
 
 
 async def expire_orders(scope: PlatformScope, limit: int) -> Swept:
-    """Expire orders that nobody fetched in time, and those that were fetched and not begun an hour after it."""
+    """Expire orders not fetched in time, not begun an hour after it, or said to run a week after it."""
     row = await scope.conn.fetchrow(
         """
         WITH chosen AS MATERIALIZED (
@@ -148,6 +148,7 @@ async def expire_orders(scope: PlatformScope, limit: int) -> Swept:
             FROM orders
             WHERE (status = 'pending' AND expires_at < now())
                OR (status = 'acknowledged' AND expires_at < now() - interval '1 hour')
+               OR (status = 'running' AND expires_at < now() - interval '7 days')
             LIMIT $1
             FOR UPDATE SKIP LOCKED
         ), changed AS (

@@ -35,10 +35,13 @@ async def report_patterns(request: Request) -> Response:
         _each_once([totals.runbook for totals in pattern.runbooks])
     ctx = context.of(request)
     async with ctx.db.appliance(device.site_id, device.appliance_id) as scope:
-        await quotas.spend(ctx, scope, len(said.patterns) + len(said.rules), len(said.model_dump_json()))
+        rows = len(said.patterns) + len(said.rules) + sum(len(pattern.runbooks) for pattern in said.patterns)
+        await quotas.spend(ctx, scope, rows, len(said.model_dump_json()))
         await pattern_stats.upsert(scope, said)
-        await pattern_runbooks.upsert(scope, said)
-        await rule_trials.upsert(scope, said)
+        if any(pattern.runbooks for pattern in said.patterns):
+            await pattern_runbooks.upsert(scope, said)
+        if said.rules:
+            await rule_trials.upsert(scope, said)
     return Response(status_code=204)
 
 
