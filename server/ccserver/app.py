@@ -26,9 +26,12 @@ from ccserver.errors import (
 )
 from ccserver.http import Caller, Endpoint, RequestLog, check_headers, note, problem, status_of, wants_page
 from ccserver.keys import KeyFile
-from ccserver.pages import account, overview, reference, session, trouble, welcome
+from ccserver.pages import account, overview, people, reference, session, trouble, welcome
 from ccserver.pages import appliances as appliance_pages
+from ccserver.pages import audit as audit_pages
+from ccserver.pages import codes as code_pages
 from ccserver.pages import incidents as incident_pages
+from ccserver.pages import keys as api_key_pages
 from ccserver.pages import sites as site_pages
 from ccserver.routes.agent import checkin, enrolment, incidents, log, plan, policy
 from ccserver.routes.agent import keys as key_routes
@@ -83,6 +86,10 @@ ENDPOINTS: list[Endpoint] = [
     *site_pages.ENDPOINTS,
     *appliance_pages.ENDPOINTS,
     *incident_pages.ENDPOINTS,
+    *code_pages.ENDPOINTS,
+    *people.ENDPOINTS,
+    *api_key_pages.ENDPOINTS,
+    *audit_pages.ENDPOINTS,
     *health_routes.ENDPOINTS,
     *partners.ENDPOINTS,
     *sites.ENDPOINTS,

@@ -2,15 +2,35 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from ccserver import audit_chain
+from ccserver import audit_chain, listing
 from ccserver.audit_chain import Head, Progress
+from ccserver.listing import ListQuery
 from ccserver.queries import audit_log
 from ccserver.scope import PartnerScope, PlatformScope
 
+AT_ONCE = 20_000  # entries followed in one call: under a second or two
 _AT_ONCE = 1000
 AnyScope = PartnerScope | PlatformScope
 _START = Progress()
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far a chain is good. `good` is None while `next`, the cursor to go on with, says that more is to follow.
+
+    `size` counts the entries of the chain and `verified` those that are good; `head` is its newest hash as 64 hex.
+    """
+
+    good: bool | None
+    size: int
+    verified: int
+    head: str
+    first_bad_seq: int | None
+    reason: str | None
+    next: str | None
 
 
 async def follow(
@@ -33,3 +53,34 @@ async def follow(
     if progress.is_good and progress.size >= end < head.size:
         return progress
     return audit_chain.conclude(progress, head)
+
+
+async def verify(
+    opened: Callable[[], AbstractAsyncContextManager[PartnerScope]], key: bytes, cursor: str | None
+) -> Verification:
+    """Return how far the opened partner's chain is good, from where the cursor of a call before says.
+
+    `key` seals cursors; BadCursorError for one that is not this chain's.
+    """
+    async with opened() as scope:
+        partner_id = scope.partner_id
+        (head,) = await audit_log.heads(scope, partner_id)
+    name = f"audit verification:{partner_id}"
+    begun = _progress(listing.page_of(ListQuery(cursor=cursor), key, name).before_id)
+    done = await follow(opened, head, begun, AT_ONCE)
+    more = done.is_good and done.size < head.size
+    return Verification(
+        good=None if more else done.is_good,
+        size=head.size,
+        verified=done.size,
+        head=head.hash.hex(),
+        first_bad_seq=done.first_bad_seq,
+        reason=done.reason,
+        next=listing.seal(datetime.now(UTC), f"{done.size}.{done.hash.hex()}", key, name) if more else None,
+    )
+
+
+def _progress(place: str) -> Progress:
+    """Return what a cursor of ours says was followed; without one, the beginning."""
+    size, _, hashed = place.partition(".")
+    return Progress(int(size), bytes.fromhex(hashed)) if hashed else Progress()

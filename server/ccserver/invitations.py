@@ -5,6 +5,10 @@ import hashlib
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
 
 from ccserver import auth
 from ccserver.context import Context
@@ -15,10 +19,22 @@ from ccserver.queries.invitations import Invitation
 from ccserver.queries.users import User
 from ccserver.scope import PartnerScope
 from ccshared.canonical import Json
-from ccshared.vocabulary import Purpose
+from ccshared.vocabulary import Purpose, Role
 
 LINK_HOURS = 72
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")
+Login = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00-\x20\x7f]+$", min_length=1, max_length=200), AfterValidator(str.lower)
+]
+
+
+class PartnerRole(StrEnum):
+    """What a person of a partner may be."""
+
+    OWNER = Role.OWNER.value
+    TECHNICIAN = Role.TECHNICIAN.value
+    VIEWER = Role.VIEWER.value
+    AUDITOR = Role.AUDITOR.value
 
 
 async def invite(scope: PartnerScope, actor: str, user: User, site_ids: list[str], token: str | None = None) -> str:

@@ -4,9 +4,9 @@ import json
 import sys
 from dataclasses import asdict
 
-from tests.bench import append, decide, measure, rls, verify
+from tests.bench import append, decide, measure, overview, rls, verify
 
-ROWS = {"rls": rls.run, "append": append.run, "verify": verify.run, "decide": decide.run}
+ROWS = {"rls": rls.run, "overview": overview.run, "append": append.run, "verify": verify.run, "decide": decide.run}
 
 
 def main(names: list[str]) -> int:

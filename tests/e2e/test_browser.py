@@ -1,12 +1,17 @@
 """The dashboard in a real Chromium: signing in, both colour schemes, a phone, and nothing fetched from elsewhere."""
 
+import base64
+import re
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Browser, Page
 
-from ccshared import notes
-from tests.devices import Running
+from ccserver import totp
+from ccshared import ed25519, notes
+from ccshared.purposes import EnrolmentCode
+from tests.devices import Device, Running
 from tests.e2e import scene
 
 pytestmark = pytest.mark.browser
@@ -29,6 +34,16 @@ CONTRAST = """() => {
     })
     .filter(([ratio]) => ratio < 4.5);
 }"""
+
+# Fields without exactly one label, buttons and links without a name, and references to what is not there.
+UNLABELLED = """() => [
+  ...[...document.querySelectorAll("input:not([type=hidden]):not([hidden]), select, textarea")]
+    .filter(e => e.labels.length !== 1),
+  ...[...document.querySelectorAll("a, button")].filter(e => !(e.getAttribute("aria-label") || e.textContent.trim())),
+  ...[...document.querySelectorAll("[aria-labelledby]")]
+    .filter(e => !document.getElementById(e.getAttribute("aria-labelledby"))),
+  ...[...document.querySelectorAll('a[href^="#"]')].filter(e => !document.getElementById(e.hash.slice(1))),
+].map(e => e.outerHTML.slice(0, 120))"""
 
 
 @pytest.fixture
@@ -53,9 +68,84 @@ async def sign_in(page: Page, server: Running, password: str = scene.PASSWORD) -
     await page.get_by_role("button", name="Sign in").click()
 
 
-async def test_a_person_signs_in_sees_their_sites_and_signs_out(clinic: Running, tab: Page) -> None:
+async def open_site(page: Page, server: Running) -> None:
+    """Sign in and open the busy site, as a person does: by its name in the overview."""
+    await sign_in(page, server)
+    await page.get_by_role("link", name="Alder Street Clinic", exact=True).click()
+    await page.get_by_role("heading", name="Alder Street Clinic").wait_for()
+
+
+async def set_up_second_factor(page: Page, server: Running) -> None:
+    """Set up an authenticator on the account's page."""
+    await page.goto(f"{server.url}/account")
+    await page.locator("#factor-password").fill(scene.PASSWORD)
+    await page.get_by_role("button", name="Set up a second factor").click()
+    found = re.search(r"secret=([A-Z2-7]{32})", await page.content())
+    assert found is not None
+    code = totp.code(base64.b32decode(found[1]), totp.step_at(time.time()))
+    await page.get_by_role("textbox").fill(code)
+    await page.keyboard.press("Enter")
+    await page.get_by_role("heading", name="Recovery codes").wait_for()
+
+
+async def every_page(page: Page, server: Running) -> list[str]:
+    """Return the address of a page of each kind that a signed-in owner can open, some with all that they can hold."""
+    links = [f"{server.url}{path}" for path in ("/", "/?show=waiting", "/?q=nothing", "/incidents", "/codes")]
+    await page.goto(f"{server.url}/sites/acme-clinic")
+    found = [page.locator(f"a[href*='{part}']").first for part in ("/incidents/", "/appliances/")]
+    links += [str(await each.evaluate("e => e.href")) for each in found]
+    paths = ("/sites/acme-clinic", "/sites/birch-dental", "/sites/cedar", "/people", "/keys", "/audit", "/account")
+    return [*links, *(f"{server.url}{path}" for path in (*paths, "/codes?site=acme-clinic", "/audit/verification"))]
+
+
+async def test_a_person_finds_the_worst_first_and_acknowledges_an_incident(clinic: Running, tab: Page) -> None:
     await sign_in(tab, clinic)
-    await tab.get_by_role("heading", name="Acme IT Services").wait_for()
+    await set_up_second_factor(tab, clinic)
+    await tab.get_by_role("link", name="Sites").click()
+    rows = tab.get_by_role("row")
+    assert "Alder Street Clinic" in await rows.nth(1).inner_text()
+    await tab.get_by_role("link", name="Alder Street Clinic", exact=True).click()
+    await tab.get_by_role("link", name="backup").click()
+    assert "the last backup is 51 h old" in await tab.locator("main").inner_text()
+    await tab.get_by_role("button", name="Acknowledge").click()
+    assert "by user:olga@acme.example" in await tab.locator("main").inner_text()
+    await tab.get_by_label("Say something").fill("The tape robot is on its way.")
+    await tab.get_by_role("button", name="Add the comment").click()
+    assert "The tape robot is on its way." in await tab.get_by_role("region", name="Comments").inner_text()
+    await tab.get_by_role("button", name="Resolve by hand").click()
+    assert "Closed by hand" in await tab.locator("main").inner_text()
+    await tab.get_by_role("link", name="Audit log").click()
+    assert "incident.resolve" in await tab.locator("main").inner_text()
+
+
+async def test_a_filter_and_a_search_need_no_script(clinic: Running, tab: Page) -> None:
+    await sign_in(tab, clinic)
+    await tab.get_by_label("Show").select_option("offline")
+    await tab.get_by_role("button", name="Show").click()
+    assert "1 site" in await tab.locator("main").inner_text()
+    assert await tab.get_by_role("link", name="Birch Dental", exact=True).is_visible()
+    await tab.get_by_label("Name or id").fill("cedar")
+    await tab.keyboard.press("Enter")
+    assert "No site is like that" in await tab.locator("main").inner_text()
+    await tab.get_by_role("link", name="Show all sites").click()
+    assert await tab.get_by_role("link", name="Cedar Paediatrics", exact=True).is_visible()
+
+
+async def test_a_code_is_made_on_a_page_and_shown_once(clinic: Running, tab: Page) -> None:
+    await sign_in(tab, clinic)
+    await set_up_second_factor(tab, clinic)
+    await tab.get_by_role("link", name="Enrol").click()
+    await tab.get_by_label("Site").select_option("cedar")
+    await tab.get_by_role("button", name="Make a code").click()
+    code = await tab.get_by_label("The code, to copy").inner_text()
+    device = Device(clinic, ed25519.new_seed())
+    assert (await device.enroll(EnrolmentCode(*code.split("/")))).status_code == 200
+    await tab.get_by_role("link", name="Go to the site").click()
+    assert "enrolled, and not heard of since" in await tab.locator("main").inner_text()
+
+
+async def test_a_person_signs_in_sees_their_sites_and_signs_out(clinic: Running, tab: Page) -> None:
+    await open_site(tab, clinic)
     site = tab.get_by_role("region", name="Alder Street Clinic")
     assert "2 of 4 checks pass, 8 unknown" in await site.inner_text()
     assert "its clock is 10 years ahead" in await site.inner_text()
@@ -74,7 +164,7 @@ async def test_a_wrong_password_says_so_and_the_next_try_succeeds(clinic: Runnin
 
 
 async def test_a_receipt_opens_by_keyboard_and_its_text_verifies(clinic: Running, tab: Page) -> None:
-    await sign_in(tab, clinic)
+    await open_site(tab, clinic)
     summary = tab.locator("summary").first
     await summary.press("Enter")
     text = await tab.get_by_label("The receipt, to copy").first.text_content() or ""
@@ -85,7 +175,7 @@ async def test_a_receipt_opens_by_keyboard_and_its_text_verifies(clinic: Running
 
 
 async def test_the_word_receipted_leads_to_the_open_receipt(clinic: Running, tab: Page) -> None:
-    await sign_in(tab, clinic)
+    await open_site(tab, clinic)
     await tab.get_by_role("link", name="receipted").first.click()
     await tab.get_by_label("The receipt, to copy").first.wait_for(state="visible")
 
@@ -107,7 +197,11 @@ async def test_a_page_asks_nobody_but_its_server_and_breaks_none_of_its_rules(
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: said.append(message.text))
     await sign_in(page, clinic)
-    await page.get_by_role("heading", name="Acme IT Services").wait_for()
+    await set_up_second_factor(page, clinic)
+    for address in await every_page(page, clinic):
+        answer = await page.goto(address)
+        assert answer is not None, address
+        assert answer.status == 200, address
     assert {url for url in asked if not url.startswith(f"{clinic.url}/")} == set()
     assert said == []
 
@@ -117,10 +211,12 @@ async def test_all_text_has_the_contrast_that_readers_need(clinic: Running, brow
     await sign_in(page, clinic, "wrong")
     await page.get_by_role("alert").wait_for()
     faint = await faint_text(page)
-    await page.get_by_label("Password").fill(scene.PASSWORD)
-    await page.keyboard.press("Enter")
-    await page.get_by_role("heading", name="Acme IT Services").wait_for()
-    assert faint + await faint_text(page) == []
+    await sign_in(page, clinic)
+    await set_up_second_factor(page, clinic)
+    for address in await every_page(page, clinic):
+        await page.goto(address)
+        faint += [(address, each) for each in await faint_text(page)]
+    assert faint == []
 
 
 async def faint_text(page: Page) -> list[object]:
@@ -134,18 +230,24 @@ async def faint_text(page: Page) -> list[object]:
 async def test_a_page_never_scrolls_sideways(clinic: Running, browser: Browser) -> None:
     page = await browser.new_page()
     await sign_in(page, clinic)
-    await page.get_by_role("heading", name="Acme IT Services").wait_for()
-    for width in (320, 390, 740, 1280):
-        await page.set_viewport_size({"width": width, "height": 800})
-        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    await set_up_second_factor(page, clinic)
+    for address in await every_page(page, clinic):
+        await page.goto(address)
+        for width in (320, 390, 740, 970, 1280):
+            await page.set_viewport_size({"width": width, "height": 800})
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width, (address, width)
 
 
 async def test_every_table_has_its_headings_and_every_field_its_label(clinic: Running, browser: Browser) -> None:
     page = await browser.new_page()
     await page.goto(clinic.url)
-    assert await page.evaluate("[...document.querySelectorAll('input')].every(e => e.labels.length === 1)")
+    assert await page.evaluate(UNLABELLED) == []
     await sign_in(page, clinic)
-    await page.get_by_role("heading", name="Acme IT Services").wait_for()
-    assert await page.evaluate("[...document.querySelectorAll('th')].every(e => ['col', 'row'].includes(e.scope))")
-    ids = await page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
-    assert len(set(ids)) == len(ids)
+    await set_up_second_factor(page, clinic)
+    for address in await every_page(page, clinic):
+        await page.goto(address)
+        assert await page.evaluate(UNLABELLED) == [], address
+        assert await page.evaluate("[...document.querySelectorAll('th')].every(e => ['col', 'row'].includes(e.scope))")
+        ids = await page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        assert len(set(ids)) == len(ids), address
+        assert await page.evaluate("document.querySelectorAll('h1').length") == 1, address

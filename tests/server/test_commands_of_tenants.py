@@ -193,3 +193,43 @@ async def test_people_change_roles_and_the_last_owner_stays(cli: CommandLine) ->
     assert (listed["olga@acme.example"]["sites"], listed["olga@acme.example"]["disabled_at"]) == (["acme-clinic"], None)
     await cli.run("user", "disable", "olga@acme.example", "--yes")
     await cli.run("user", "enable", "olga@acme.example")
+
+
+async def test_a_channel_is_made_without_its_secret_on_the_command_line(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("https://hooks.example.org/T000/sesame\n")
+    create = ("channel", "create", "Ops", "--kind", "webhook", *OF, "--site", "acme-clinic")
+    made = await cli.json(*create, "--secret-file", str(tmp_path / "url"))
+    assert (made["target"], made["site_ids"], made["secret"][:6]) == ("hooks.example.org", ["acme-clinic"], "whsec_")
+    pager = ("channel", "create", "Pager", "--kind", "pagerduty", *OF)
+    await cli.run(*pager, "--secret-file", "-", given="a" * 32)
+    listed = await cli.run("channel", "list", *OF)
+    assert len(listed.splitlines()) == 2
+    assert "sesame" not in listed
+    assert made["secret"] not in listed
+    await cli.run("channel", "disable", made["id"], *OF, code=2)
+    await cli.run("channel", "disable", made["id"], *OF, "--yes")
+    assert [bool(each["disabled_at"]) for each in await cli.json("channel", "list", *OF)] == [False, True]
+    await cli.run("channel", "enable", made["id"], *OF)
+    actions = [each["action"] for each in await cli.json("audit", "list", *OF)]
+    assert actions[:4] == ["channel.change", "channel.change", "channel.create", "channel.create"]
+
+
+async def test_a_channel_that_cannot_work_is_one_sentence(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("https://127.0.0.1/hook")
+    create = ("channel", "create", "Ops", "--secret-file", str(tmp_path / "url"))
+    assert "not public" in await cli.refused(*create, *OF, "--kind", "slack")
+    assert "CCSERVER_SMTP_HOST" in await cli.refused(*create, *OF, "--kind", "email", "--to", "a@example.org")
+    (tmp_path / "url").write_text("https://example.org/hook")
+    assert "no site" in await cli.refused(*create, *OF, "--kind", "slack", "--site", "none")
+    assert "no partner" in await cli.refused(*create, "--kind", "slack", "--partner", "nobody")
+    missing = ("channel", "create", "Ops", *OF, "--kind", "slack", "--secret-file", str(tmp_path / "none"))
+    assert "cannot be read" in await cli.refused(*missing)
+
+
+async def test_a_test_message_that_does_not_arrive_ends_with_1_and_is_listed(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("https://name.invalid/hook")
+    create = ("channel", "create", "Ops", "--kind", "slack", *OF, "--secret-file", str(tmp_path / "url"))
+    made = await cli.json(*create)
+    assert "does not resolve" in await cli.run("channel", "test", made["id"], *OF, code=1)
+    assert "given up: The name of the receiver" in await cli.run("channel", "deliveries", *OF)
+    await cli.run("channel", "test", "none", *OF, code=1)

@@ -1,16 +1,17 @@
 """A person's own account: the password, and the second factor with its recovery codes."""
 
 import asyncio
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context, second_factor, signing_in, totp
+from ccserver import auth, context, revoking, second_factor, signing_in, totp
 from ccserver.errors import ForbiddenError, SecondFactorNeededError
-from ccserver.http import Caller, Endpoint
+from ccserver.http import Caller, Endpoint, path_id
 from ccserver.pages import render
 from ccserver.pages.forms import read_form
-from ccserver.queries import audit_log, recovery_codes, users
+from ccserver.queries import audit_log, recovery_codes, sessions, users
 from ccserver.queries.audit_log import Act
 from ccserver.queries.users import User
 
@@ -60,6 +61,7 @@ async def confirm_second_factor(request: Request) -> Response:
     codes = await second_factor.confirm(context.of(request), user, fields.get("code", ""))
     if codes is None:
         return await _page(request, refused=_WRONG_CODE)
+    request.state.principal = replace(request.state.principal, second_factor=True)  # as the session from here on
     response = render.page(request, "recovery_codes.html", {"codes": codes})
     await auth.open_session(request, user, response, second_factor=True)
     return response
@@ -76,13 +78,22 @@ async def renew_recovery_codes(request: Request) -> Response:
     return render.page(request, "recovery_codes.html", {"codes": codes})
 
 
+async def end_session(request: Request) -> Response:
+    """End a session of the person's own, elsewhere or here."""
+    user = _user(request)
+    async with context.of(request).db.partner(user.partner_id) as scope:
+        await revoking.end_session(scope, user, path_id(request, "session"))
+    return render.redirect("/account")
+
+
 async def _page(request: Request, refused: str | None = None) -> Response:
     user = _user(request)
     async with context.of(request).db.partner(user.partner_id) as scope:
         factors = await users.factors(scope, user.id)
         left = await recovery_codes.count_unused(scope, user.id)
+        open_sessions = await sessions.list_open(scope, user.id)
     confirmed = factors is not None and factors.totp_confirmed
-    values = {"user": user, "confirmed": confirmed, "left": left, "refused": refused}
+    values = {"user": user, "confirmed": confirmed, "left": left, "refused": refused, "sessions": open_sessions}
     return render.page(request, "account.html", values, 422 if refused else 200)
 
 
@@ -98,5 +109,6 @@ ENDPOINTS = [
     Endpoint("POST", "/account/password", change_password, Caller.PERSON),
     Endpoint("POST", "/account/second-factor", begin_second_factor, Caller.PERSON),
     Endpoint("POST", "/account/second-factor/confirm", confirm_second_factor, Caller.PERSON),
+    Endpoint("POST", "/account/sessions/{session}/end", end_session, Caller.PERSON),
     Endpoint("POST", "/account/recovery-codes", renew_recovery_codes, Caller.PERSON),
 ]

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from ccserver.errors import NotFoundError
 from ccserver.listing import Page
 from ccserver.scope import PartnerScope
 
@@ -47,8 +49,17 @@ class Draft:
     is_disabled: bool = False
 
 
+def draft_of(channel: Channel, target: str, target_sealed: bytes, **changes: Any) -> Draft:
+    """Return a channel as it is, with these changes, to be written again."""
+    names = ("kind", "name", "min_severity", "site_ids", "grace_s", "resend_s", "resend_max")
+    kept = {name: getattr(channel, name) for name in names} | {"is_disabled": channel.disabled_at is not None}
+    return Draft(target=target, target_sealed=target_sealed, **kept | changes)
+
+
 async def insert(scope: PartnerScope, channel_id: str, draft: Draft) -> Channel:
-    """Add a channel of the partner."""
+    """Add a channel of the partner; NotFoundError without the partner."""
+    if not await scope.conn.fetchval("SELECT true FROM partners WHERE id = $1", scope.partner_id):
+        raise NotFoundError(f"There is no partner {scope.partner_id}.")
     row = await scope.conn.fetchrow(
         """
         INSERT INTO notification_channels (partner_id, id, kind, name, target_hint, target_sealed, min_severity,

@@ -108,6 +108,22 @@ async def is_readable(scope: PartnerScope, site_id: str, auditor_id: str | None)
     return found
 
 
+async def open_by_name(scope: PartnerScope, limit: int) -> list[Site]:
+    """Return the partner's sites that are not closed, by name."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT id, partner_id, name, created_at
+        FROM sites
+        WHERE partner_id = $1 AND closed_at IS NULL
+        ORDER BY name, id
+        LIMIT $2
+        """,
+        scope.partner_id,
+        limit,
+    )
+    return [Site(**row) for row in rows]
+
+
 async def names(scope: PartnerScope | SiteScope, site_ids: Sequence[str]) -> dict[str, str]:
     """Return what some of the partner's sites are called, by id."""
     rows = await scope.conn.fetch(

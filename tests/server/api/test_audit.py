@@ -5,7 +5,6 @@ import pytest
 
 from ccserver.queries import audit_log
 from ccserver.queries.audit_log import Act
-from ccserver.routes.api import audit
 from tests.devices import Running
 from tests.operators import type_of, with_key
 
@@ -43,7 +42,7 @@ async def test_the_chain_is_verified_and_a_bad_entry_named(server: Running) -> N
 
 async def test_a_long_chain_is_verified_in_several_calls(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     await write(server, 5)
-    monkeypatch.setattr(audit, "AT_ONCE", 2)
+    monkeypatch.setattr("ccserver.audit_following.AT_ONCE", 2)
     monkeypatch.setattr("ccserver.audit_following._AT_ONCE", 2)
     owner = await with_key(server, "owner")
     first = (await owner.call("GET", "audit/verification")).json()

@@ -4,16 +4,14 @@ import functools
 import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import audit_following, auth, context, listing
-from ccserver.audit_chain import Progress
+from ccserver import audit_following, auth, context
+from ccserver.audit_following import Verification
 from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, read_query, reply_value
 from ccserver.listing import EVER, Cursor, Listing, ListQuery, Moment
@@ -23,7 +21,6 @@ from ccserver.routes.api import lists
 from ccserver.scope import PLATFORM, PartnerScope
 from ccshared.messages import Message
 
-AT_ONCE = 20_000  # entries followed in one call: under a second or two
 _NUMBER = re.compile(r"[0-9]{1,18}")
 AuditText = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=300)]
 
@@ -42,22 +39,6 @@ class VerificationQuery(Message):
     """Where to go on: `next` of the call before."""
 
     cursor: Cursor | None = None
-
-
-@dataclass(frozen=True)
-class Verification:
-    """How far a chain is good. `good` is None while `next`, the cursor to go on with, says that more is to follow.
-
-    `size` counts the entries of the chain and `verified` those that are good; `head` is its newest hash as 64 hex.
-    """
-
-    good: bool | None
-    size: int
-    verified: int
-    head: str
-    first_bad_seq: int | None
-    reason: str | None
-    next: str | None
 
 
 async def list_entries(request: Request) -> Response:
@@ -90,30 +71,8 @@ async def show(request: Request) -> Response:
 async def verify(request: Request) -> Response:
     """Recompute the hash chain and compare it with its head; a long one in several calls, by the cursor in `next`."""
     asked, opened = read_query(request, VerificationQuery), await _opener(request)
-    async with opened() as scope:
-        partner_id = scope.partner_id
-        (head,) = await audit_log.heads(scope, partner_id)
-    key, name = context.of(request).cursor_key, f"audit verification:{partner_id}"
-    begun = _progress(listing.page_of(ListQuery(cursor=asked.cursor), key, name).before_id)
-    done = await audit_following.follow(opened, head, begun, AT_ONCE)
-    more = done.is_good and done.size < head.size
-    following = listing.seal(datetime.now(UTC), f"{done.size}.{done.hash.hex()}", key, name) if more else None
-    value = Verification(
-        good=None if more else done.is_good,
-        size=head.size,
-        verified=done.size,
-        head=head.hash.hex(),
-        first_bad_seq=done.first_bad_seq,
-        reason=done.reason,
-        next=following,
-    )
+    value = await audit_following.verify(opened, context.of(request).cursor_key, asked.cursor)
     return reply_value(Verification, value)
-
-
-def _progress(place: str) -> Progress:
-    """Return what a cursor of ours says was followed; without one, the beginning."""
-    size, _, hashed = place.partition(".")
-    return Progress(int(size), bytes.fromhex(hashed)) if hashed else Progress()
 
 
 async def _opener(request: Request) -> Callable[[], AbstractAsyncContextManager[PartnerScope]]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, StringConstraints
 from starlette.requests import Request
@@ -185,7 +185,7 @@ async def renew_secret(request: Request) -> Response:
         until = (datetime.now(UTC) + _OLD_SECRET_FOR).isoformat()
         target = replace(old, secret=secret, previous=old.secret, previous_until=until)
         sealed = targets.seal(ctx.seal_key, scope.partner_id, before.id, target)
-        made = await channels.update(scope, before.id, revision, _draft(before, before.target, sealed))
+        made = await channels.update(scope, before.id, revision, channels.draft_of(before, before.target, sealed))
         if made is None:
             raise ChangedMeanwhileError
         await creating.note(scope, request, "channel.renew_secret", made.id)
@@ -267,12 +267,6 @@ async def _target(request: Request, scope: PartnerScope, channel_id: str) -> Tar
     return targets.unseal(context.of(request).unseal_keys, scope.partner_id, channel_id, sealed)
 
 
-def _draft(before: Channel, hint: str, sealed: bytes, **changes: Any) -> Draft:
-    kept = {name: getattr(before, name) for name in ("name", "min_severity", "site_ids", "grace_s", "resend_s")}
-    kept |= {"resend_max": before.resend_max, "is_disabled": before.disabled_at is not None}
-    return Draft(kind=before.kind, target=hint, target_sealed=sealed, **kept | changes)
-
-
 async def _changed(request: Request, scope: PartnerScope, before: Channel, asked: ChannelChange) -> Draft:
     """Return the channel as it is to be; its target is opened only when a part of it is given anew."""
     ctx = context.of(request)
@@ -292,7 +286,7 @@ async def _changed(request: Request, scope: PartnerScope, before: Channel, asked
         target = targets.checked(ChannelKind(before.kind), whole, ctx.config.notify_allow)
         hint = targets.hint(target, ctx.config.notify_allow)
         sealed = targets.seal(ctx.seal_key, scope.partner_id, before.id, target)
-    return _draft(before, hint, sealed, **changes)
+    return channels.draft_of(before, hint, sealed, **changes)
 
 
 async def _own_sites(scope: PartnerScope, site_ids: list[str] | None) -> None:

@@ -1,7 +1,7 @@
 """Enrolment codes: create, list without their secrets, revoke."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
@@ -9,20 +9,19 @@ from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, code_batches, context, enrolment
+from ccserver import auth, code_batches, context, enrolment, issuing, revoking
 from ccserver.code_batches import CodeOfBatch, Wanted
-from ccserver.errors import CodeUsedError, NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read, read_query, reply_value
+from ccserver.issuing import WantedCode
 from ccserver.listing import Listing, ListQuery
-from ccserver.queries import appliances, enrollment_codes
+from ccserver.queries import enrollment_codes
 from ccserver.queries.enrollment_codes import CodeDetail
 from ccserver.routes.api import creating, lists
 from ccserver.scope import SiteScope
 from ccshared import purposes
 from ccshared.messages import Id, Message, Name
 
-MAX_HOURS = 30 * 24
-Hours = Annotated[int, Field(ge=1, le=MAX_HOURS, strict=True)]
+Hours = Annotated[int, Field(ge=1, le=issuing.MAX_CODE_HOURS, strict=True)]
 
 
 # JSON Schema for what _one_of_a_name refuses.
@@ -73,10 +72,16 @@ class CodeMade:
 async def create(request: Request) -> Response:
     """Make a one-time code by which one device becomes an appliance of the site."""
     asked = await read(request, NewCode)
-    creation = creating.Creation(request, asked, CodeDetail, "code.create")
+    creation = creating.Creation(request, asked, CodeDetail, None)
     async with auth.site_scope(request) as scope:
         code = _code(request, creation, scope)
-        detail = await creating.once(scope, creation, lambda: _insert(request, scope, code, asked))
+
+        async def insert() -> tuple[str, CodeDetail]:
+            wanted = WantedCode(asked.hours, asked.appliance)
+            made = await issuing.keep_code(scope, request.state.principal.actor, wanted, code)
+            return made.id, made
+
+        detail = await creating.once(scope, creation, insert)
     return reply_value(CodeMade, CodeMade(str(code), detail), 201)
 
 
@@ -87,18 +92,6 @@ def _code(request: Request, creation: creating.Creation, scope: SiteScope) -> pu
         return enrolment.code_of(keys, purposes.new_secret())
     place = "\n".join(creation.hashes(scope.partner_id))
     return enrolment.code_of(keys, enrolment.repeatable_secret(keys, place))
-
-
-async def _insert(
-    request: Request, scope: SiteScope, code: purposes.EnrolmentCode, asked: NewCode
-) -> tuple[str, CodeDetail]:
-    if asked.appliance is not None and not await appliances.is_in_service(scope, asked.appliance):
-        raise NotFoundError(f"There is no appliance {asked.appliance} in service at this site.")
-    until, actor = datetime.now(UTC) + timedelta(hours=asked.hours), request.state.principal.actor
-    await enrollment_codes.insert(scope, code.secret_hash, until, actor, asked.appliance)
-    made = await enrollment_codes.find(scope, code.secret_hash[:32])
-    assert made is not None  # noqa: S101  inserted just above
-    return made.id, made
 
 
 async def create_many(request: Request) -> Response:
@@ -144,14 +137,7 @@ async def revoke(request: Request) -> Response:
     """Make a code useless; again changes nothing. A used code has made an appliance: revoke that one."""
     code_id = path_id(request, "code")
     async with auth.site_scope(request) as scope:
-        changed = await enrollment_codes.revoke(scope, code_id)
-        code = await enrollment_codes.find(scope, code_id)
-        if code is None:
-            raise NotFoundError
-        if code.used_at is not None:
-            raise CodeUsedError("This code was used: revoke the appliance that it made.")
-        if changed:
-            await creating.note(scope, request, "code.revoke", code_id, site=scope.site_id)
+        code = await revoking.revoke_code(scope, request.state.principal.actor, code_id)
     return reply_value(CodeDetail, code)
 
 

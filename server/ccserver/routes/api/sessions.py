@@ -3,11 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import context
-from ccserver.errors import ForbiddenError, NotFoundError
+from ccserver import context, revoking
+from ccserver.errors import ForbiddenError
 from ccserver.http import Caller, Endpoint, path_id, reply_value
-from ccserver.queries import audit_log, sessions
-from ccserver.queries.audit_log import Act
+from ccserver.queries import sessions
 from ccserver.queries.sessions import OpenSession
 from ccserver.queries.users import User
 
@@ -24,9 +23,7 @@ async def revoke(request: Request) -> Response:
     """End a session of the caller's own."""
     user, session_id = _user(request), path_id(request, "session")
     async with context.of(request).db.partner(user.partner_id) as scope:
-        if not await sessions.end(scope, user.id, session_id):
-            raise NotFoundError
-        await audit_log.append(scope, Act(f"user:{user.login}", "session.revoke", f"session:{session_id}", {}))
+        await revoking.end_session(scope, user, session_id)
     return Response(status_code=204)
 
 

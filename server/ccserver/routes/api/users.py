@@ -1,17 +1,17 @@
 """People of a partner: listed, invited, disabled, and given a link when they lost a credential."""
 
 import secrets
-from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context, invitations, ownership
-from ccserver.errors import ForbiddenError, NotFoundError
+from ccserver import auth, context, invitations, ownership, revoking
+from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
+from ccserver.invitations import Login, PartnerRole
 from ccserver.listing import COUNTED_TO, Listing, ListQuery, listing, page_of
 from ccserver.queries import audit_log, users
 from ccserver.queries.audit_log import Act
@@ -20,21 +20,6 @@ from ccserver.routes.api import creating
 from ccshared import ids
 from ccshared.canonical import Json
 from ccshared.messages import Id, Message
-from ccshared.vocabulary import Role
-
-Login = Annotated[
-    str, StringConstraints(pattern=r"^[^\x00-\x20\x7f]+$", min_length=1, max_length=200), AfterValidator(str.lower)
-]
-
-
-class PartnerRole(StrEnum):
-    """What a person of a partner may be."""
-
-    OWNER = Role.OWNER.value
-    TECHNICIAN = Role.TECHNICIAN.value
-    VIEWER = Role.VIEWER.value
-    AUDITOR = Role.AUDITOR.value
-
 
 # JSON Schema for what _sites_are_an_auditors refuses.
 _SITES_GO_WITH_THE_ROLE: JsonDict = {
@@ -143,12 +128,9 @@ async def invite(request: Request) -> Response:
 
 async def disable(request: Request) -> Response:
     """Keep a person from signing in; their sessions end at once. Nobody disables themselves."""
-    caller, user_id = request.state.principal, path_id(request, "user")
-    if caller.user is not None and caller.user.id == user_id:
-        raise ForbiddenError("Nobody disables their own account: ask another owner.")
+    user_id = path_id(request, "user")
     async with auth.partner_scope(request) as scope:
-        user = await ownership.disable(scope, user_id)
-        await audit_log.append(scope, Act(caller.actor, "user.disable", f"user:{user.id}", {"login": user.login}))
+        user = await revoking.disable_person(scope, request.state.principal, user_id)
     return reply_value(Disabled, Disabled(user_id=user.id))
 
 
