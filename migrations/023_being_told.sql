@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS problems (
     acknowledged_by text CHECK (length(acknowledged_by) <= 300),
     snoozed_until timestamptz,
     ended_at timestamptz,
+    told text[] NOT NULL DEFAULT '{}', -- 'event:channel', so that nothing is looked for in the outbox, which grows
     revision bigint NOT NULL DEFAULT 1,
     PRIMARY KEY (partner_id, id),
     FOREIGN KEY (of_site, partner_id) REFERENCES sites (id, partner_id) ON DELETE CASCADE
@@ -51,6 +52,9 @@ ALTER TABLE notifications ADD COLUMN IF NOT EXISTS event text NOT NULL DEFAULT '
     CHECK (event IN ('opened', 'escalated', 'acknowledged', 'reminder', 'ended', 'test'));
 ALTER TABLE notifications ADD COLUMN IF NOT EXISTS claimed_until timestamptz;
 ALTER TABLE notifications ADD COLUMN IF NOT EXISTS dead_at timestamptz;
+ALTER TABLE notifications ADD COLUMN IF NOT EXISTS remind_at timestamptz;  -- when the next of them is to be written
+ALTER TABLE notifications ADD COLUMN IF NOT EXISTS reminders integer NOT NULL DEFAULT 0 CHECK (reminders >= 0);
+CREATE INDEX IF NOT EXISTS idx_notifications_remind ON notifications (remind_at) WHERE remind_at IS NOT NULL;
 -- NOT VALID, because to look at rows the owner would need a scope: those that are there have no problem, and fit.
 ALTER TABLE notifications DROP CONSTRAINT IF EXISTS notifications_problem;
 ALTER TABLE notifications ADD CONSTRAINT notifications_problem

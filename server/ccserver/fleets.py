@@ -177,11 +177,14 @@ async def keep_advancing(ctx: Context, every_s: float) -> None:
 
 
 async def _release(scope: PartnerScope, means: Means, fleet: FleetOrder, most: int) -> int:
-    """Give the next appliances their orders, but none where a stop is on."""
+    """Give the next appliances their orders, but none where a stop is on: what was not taken there is taken back."""
     stops = await settings.stops(scope)
-    if most < 1 or any(each.level in (SettingLevel.PLATFORM, SettingLevel.PARTNER) for each in stops):
-        return 0
+    everywhere = any(each.level in (SettingLevel.PLATFORM, SettingLevel.PARTNER) for each in stops)
     sites = [each.target_id for each in stops if each.level == SettingLevel.SITE]
+    if everywhere or sites:
+        await fleet_orders.withdraw(scope, fleet.id, PAUSED_BY, None if everywhere else sites)
+    if most < 1 or everywhere:
+        return 0
     members = await fleet_orders.next_members(scope, fleet.id, sites, most)
     for member in members:
         draft = _draft(fleet, member)

@@ -8,7 +8,8 @@ read, so no change is missed. What no database tells, the order key and the cata
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -21,14 +22,15 @@ from ccserver.scope import ApplianceScope, SiteScope, widen
 from ccserver.tokens import Device
 from ccshared import canonical
 from ccshared.envelope import PayloadType
-from ccshared.policy import MAX_BYTES, Policy, Window, make
-from ccshared.rules import BUILT_IN, BadRuleError, Rule, from_dict
+from ccshared.policy import MAX_BYTES, MAX_RULES, Policy, Window, make
+from ccshared.rules import BUILT_IN, BadRuleError, Rule, from_dict, to_dict
 from ccshared.settings import Value
 from ccshared.vocabulary import RuleStatus
 
 FORM = 1  # of what is made here: counted up where the same settings make another policy
 LEARNED_PRIORITY = 200  # after those of the package
 _HEALING = "healing."
+_SPARE_BYTES = 1024  # for the version, and the name of the key that signs
 log = logging.getLogger("ccserver.policy_making")
 
 
@@ -83,7 +85,7 @@ async def _content(ctx: Context, site: SiteScope, appliance_id: str) -> Policy:
     places = setting_levels.places(site.partner_id, site.site_id, appliance_id)
     values = setting_levels.values(places, await settings.counting(site, places))
     learned = await rules.in_force(site, appliance_id)
-    return Policy(
+    plain = Policy(
         site=site.site_id,
         appliance=appliance_id,
         version=0,
@@ -91,9 +93,21 @@ async def _content(ctx: Context, site: SiteScope, appliance_id: str) -> Policy:
         window=window(values),
         canary=any(rule.status == RuleStatus.CANARY for rule in learned),
         settings={name: value for name, value in values.items() if not name.startswith(_HEALING)},
-        rules=(*BUILT_IN, *_readable(learned)),
+        rules=BUILT_IN,
         runbooks=tuple(ctx.catalogue.values()),
     )
+    return replace(plain, rules=(*BUILT_IN, *_fitting(plain, _readable(learned))))
+
+
+def _fitting(plain: Policy, learned: Iterable[Rule]) -> Iterator[Rule]:
+    """Give rules while there is room in what can be signed; the rest is left out: a stop must still be heard."""
+    room = MAX_BYTES - _SPARE_BYTES - len(canonical.write(make(plain), MAX_BYTES))
+    for count, rule in enumerate(learned, len(plain.rules) + 1):
+        room -= len(canonical.write(to_dict(rule))) + 1
+        if room < 0 or count > MAX_RULES:
+            log.warning("rule %s and those after it are left out of the policy of %s: it is full", rule.id, plain.site)
+            return
+        yield rule
 
 
 def _readable(learned: Sequence[Learned]) -> Iterator[Rule]:

@@ -160,6 +160,13 @@ SWEEPS: tuple[Sweep, ...] = (
         lambda scope, rows, terms: notifications.drop_tests(scope, rows, terms.problems),
     ),
     NOTICING,
+    Sweep(
+        "problems_all",
+        "the same of every site, whenever it changed",
+        lambda scope, rows, _: telling.notice(scope, rows, telling.EVER),
+        timedelta(minutes=10),
+        rows=1100,
+    ),
 )
 NAMES = tuple(sweep.name for sweep in SWEEPS)
 

@@ -31,6 +31,8 @@ from ccshared import ids
 from ccshared.vocabulary import ChannelKind, NotificationEvent
 
 log = logging.getLogger("ccserver.telling")
+LATELY = timedelta(seconds=90)  # longer than any transaction that writes incidents, and than the sweep's interval
+EVER = timedelta(days=36500)
 MAX_ATTEMPTS = 14  # over some six hours
 LEASE = timedelta(minutes=2)  # longer than any attempt lasts
 SENDERS = 8
@@ -43,10 +45,13 @@ Tell = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Sender:
-    """Who sends: with the keys that open targets now, as the configuration says, under the server's name."""
+    """Who sends: with the keys that open targets, as the configuration says, under the server's name.
+
+    `unseal_keys` returns the keys as they are now, because it sends for years and they are made anew meanwhile.
+    """
 
     db: Database
-    seal_keys: Callable[[], Sequence[bytes]]
+    unseal_keys: Callable[[], Sequence[bytes]]
     config: Config
     server: str
 
@@ -56,11 +61,14 @@ def sender(ctx: Context) -> Sender:
     return Sender(ctx.db, lambda: ctx.unseal_keys, ctx.config, ctx.keys.server)
 
 
-async def notice(scope: PlatformScope, rows: int) -> Swept:
-    """Notice what began, changed and ended, and write what each channel is to be told of it: a sweep's chunk."""
+async def notice(scope: PlatformScope, rows: int, changed_within: timedelta = LATELY) -> Swept:
+    """Notice what began, changed and ended, and write what each channel is to be told of it: a sweep's chunk.
+
+    Incidents are looked at where one changed within that time: sites by the roll-up that is kept up at write time.
+    """
     part = max(rows // 11, 1)
-    done = await problems.notice_incidents(scope, part)
-    done += await problems.follow_incidents(scope, part)
+    done = await problems.notice_incidents(scope, part, changed_within)
+    done += await problems.follow_incidents(scope, part, changed_within)
     done += await problems.follow_appliances(scope, part, liveness.OVERDUE_FOR)
     done += await problems.follow_evidence(scope, part)
     done += await problems.follow_server(scope, part)
@@ -164,7 +172,7 @@ async def _deliver_whatever_happens(sender: Sender, claimed: Claimed, tell: Tell
 
 async def _send(sender: Sender, claimed: Claimed) -> outbound.Answer | None:
     """Send a message; None for mail, which has no status."""
-    target = targets.unseal(sender.seal_keys(), claimed.partner_id, claimed.channel_id, claimed.target_sealed)
+    target = targets.unseal(sender.unseal_keys(), claimed.partner_id, claimed.channel_id, claimed.target_sealed)
     notice = Notice(claimed.id, claimed.event, orjson.loads(claimed.body), sender.server, sender.config.public_url)
     if claimed.kind == ChannelKind.EMAIL:
         if sender.config.smtp is None:

@@ -17,6 +17,7 @@ Value = int | str
 T = TypeVar("T")
 
 MAX_BYTES = 256 * 1024  # of its canonical JSON, as of everything that is signed here
+MAX_RULES = 2000
 _DAY_MINUTES = 24 * 60
 
 
@@ -46,7 +47,7 @@ class _Signed:
     window: Window | None
     canary: bool
     settings: Annotated[tuple[Setting, ...], Field(max_length=500)]
-    rules: Annotated[tuple[dict[str, Any], ...], Field(max_length=2000)]
+    rules: Annotated[tuple[dict[str, Any], ...], Field(max_length=MAX_RULES)]
     runbooks: Annotated[tuple[dict[str, Any], ...], Field(max_length=200)]
     v: strict.One = 1
 

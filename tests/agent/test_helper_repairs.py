@@ -98,6 +98,11 @@ def test_only_a_runbook_of_the_policy_runs(helper: RootHelper) -> None:
     assert "parameters are refused" in refused(helper, helper.repair(helper.mark(), parameters=parameters))
 
 
+def test_what_two_persons_must_order_is_no_repair(helper: RootHelper) -> None:
+    assert "high risk" in refused(helper, helper.repair(helper.mark(risk="high")))
+    assert helper.lines() == []
+
+
 def test_a_rule_is_one_of_the_policy_and_names_the_runbook(helper: RootHelper) -> None:
     rule = Rule("r1", "R", 1, (Condition("check", "eq", "logging"),), "test", {}, (), 300, "learned")
     given = policy_of(helper.mark(), rules=(rule,))

@@ -135,6 +135,8 @@ async def test_an_answer_of_another_form_is_nonsense(answer: Any) -> None:
         (Proposal(Level.L2, "run-backup", {"path": "/etc"}, "why"), "does not take"),
         (Proposal(Level.L1, "encrypt", {}, "why"), "for people only"),
         (Proposal(Level.L1, "look", {}, "why"), "repairs nothing"),
+        (Proposal(Level.L1, "reboot", {}, "why"), "high risk"),
+        (Proposal(Level.L2, "reboot", {}, "why"), "high risk"),
     ],
 )
 def test_only_what_the_signed_catalogue_allows_can_run(proposed: Proposal, says_what: str) -> None:
@@ -142,6 +144,7 @@ def test_only_what_the_signed_catalogue_allows_can_run(proposed: Proposal, says_
         runbook(),
         runbook("other", families=["logging"]),
         runbook("encrypt", people_only=True),
+        runbook("reboot", risk="high"),
         runbook("look", action="run_checks_now", families=[], proves=None),
     )
     with pytest.raises(UnfitError, match=says_what):

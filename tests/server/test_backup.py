@@ -139,15 +139,16 @@ async def test_ids_go_on_after_the_highest_that_was_restored(copy: Path, elsewhe
     assert row["next"] == row["last"] + 1
 
 
+@pytest.mark.parametrize("known", [None, 123456789], ids=["on a new host", "beside the old mark"])
 async def test_a_new_generation_of_the_witness_begins_beyond_every_known_mark(
-    host: Host, copy: Path, elsewhere: Host
+    host: Host, copy: Path, elsewhere: Host, known: int | None
 ) -> None:
     (before,) = await rows(host.urls, "SELECT mark, generation FROM witness_marks")
-    host.settings.key_file.with_name("server-keys.json.mark").write_text('{"mark": 123456789}')
+    put_mark(host.settings.key_file.with_name("server-keys.json.mark"), known)
     await elsewhere.run("restore", str(copy), "--yes")
     (after,) = await rows(elsewhere.urls, "SELECT mark, generation FROM witness_marks")
     assert after["generation"] > before["generation"]
-    assert after["mark"] > 123456789
+    assert after["mark"] > max(before["mark"], known or 0)
 
 
 async def test_the_restore_stands_in_the_audit_log_and_nobody_is_signed_in(copy: Path, elsewhere: Host) -> None:
@@ -405,6 +406,12 @@ async def test_every_table_is_in_a_backup(host: Host, copy: Path) -> None:
 
 
 # What the tests need
+
+
+def put_mark(path: Path, known: int | None) -> None:
+    path.unlink(missing_ok=True)
+    if known is not None:
+        path.write_text(json.dumps({"mark": known}))
 
 
 def mode(path: Path) -> int:

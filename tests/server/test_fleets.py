@@ -139,6 +139,36 @@ async def test_a_canary_that_is_away_gives_its_turn_to_the_next(server: Running)
     assert [row["appliance_id"] for row in await active(server)] == ["acme-clinic-box-1"]
 
 
+async def expire(server: Running, row: Any, *, taken: bool) -> None:
+    """Let an order's time be over, which the appliance had taken before, or not."""
+    if taken:
+        async with server.db.appliance(row["site_id"], row["appliance_id"]) as scope:
+            assert await orders.acknowledge(scope, row["id"]) == "acknowledged"
+    async with server.db.platform() as scope:
+        await scope.conn.execute("UPDATE orders SET status = 'expired', finished_at = now() WHERE id = $1", row["id"])
+
+
+async def test_a_canary_that_took_it_and_was_never_heard_of_again_pauses_it(server: Running) -> None:
+    await add(server, 40)
+    fleet = await begun(server)
+    await expire(server, (await active(server))[0], taken=True)
+    assert await advance(server, fleet) == 0
+    assert (await shown(server, fleet))[0] == "paused"
+
+
+async def test_three_in_a_row_that_took_it_and_were_never_heard_of_again_pause_it(server: Running) -> None:
+    await add(server, 60)
+    fleet = await begun(server)
+    await end(server, (await active(server))[0])
+    for row in (await active(server))[:2]:
+        await expire(server, row, taken=True)
+    assert await advance(server, fleet) == 2
+    await expire(server, (await active(server))[0], taken=False)  # it never knew of it, so that says nothing
+    assert await advance(server, fleet) == 1
+    await end(server, (await active(server))[0], "failed")
+    assert (await shown(server, fleet))[0] == "paused"
+
+
 async def test_it_is_paused_and_cancelled_by_a_person_and_nothing_more_is_given(server: Running) -> None:
     await add(server, 40)
     fleet = await begun(server)
@@ -235,6 +265,24 @@ async def test_a_site_that_is_stopped_waits_and_one_that_is_closed_is_passed_ove
     await end(server, (await active(server))[0])
     status, progress = await shown(server, fleet)
     assert (status, progress["skipped"], progress["waiting"], await active(server)) == ("running", 2, 1, [])
+
+
+@pytest.mark.parametrize(("level", "target"), [("platform", "platform"), ("partner", "acme"), ("site", "acme-clinic")])
+async def test_a_stop_takes_back_what_no_appliance_has_taken_yet(server: Running, level: str, target: str) -> None:
+    await add(server, 40)
+    await add(server, 40, "acme-two")
+    fleet = await begun(server, canary="acme-two-box-1")
+    await end(server, (await active(server))[0])
+    taken, *waiting = await active(server)
+    async with server.db.appliance(taken["site_id"], taken["appliance_id"]) as scope:
+        assert await orders.acknowledge(scope, taken["id"]) == "acknowledged"
+    there = {row["id"] for row in waiting if level == "site" and row["site_id"] != target}
+    await stop(server, level, target, "platform" if level == "platform" else "acme")
+    await advance(server, fleet)
+    left = await active(server)
+    assert {taken["id"]} | there <= {row["id"] for row in left}
+    assert {row["id"] for row in waiting} & {row["id"] for row in left} == there
+    assert (await shown(server, fleet))[0] == "running"
 
 
 async def test_a_high_risk_begins_after_a_second_person_agreed(server: Running) -> None:

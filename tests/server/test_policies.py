@@ -160,6 +160,22 @@ async def test_a_rule_that_cannot_be_read_keeps_no_other_from_being_heard(device
     assert await learned(device) == (False, ["good"])
 
 
+async def test_however_many_rules_a_partner_has_a_stop_is_heard(device: Device) -> None:
+    async with device.server.db.partner("acme") as scope:
+        await scope.conn.execute(
+            """
+            INSERT INTO rules (partner_id, id, pattern_signature, runbook_id, conditions, status)
+            SELECT 'acme', 'learned-' || hash, left(hash, 16), 'restart-logging', jsonb_build_array(
+                jsonb_build_object('field', 'pattern_signature', 'operator', 'eq', 'value', left(hash, 16))), 'active'
+            FROM (SELECT md5(n::text) AS hash FROM generate_series(1, 2500) n) AS made
+            """
+        )
+    await put(await with_key(device.server, "owner"), "settings", "healing.mode", "stop")
+    found = await fetched(device)
+    assert (found.mode, len([rule for rule in found.rules if rule.source == "learned"]) > 100) == ("stop", True)
+    assert "restart-logging" in {runbook.id for runbook in found.runbooks}
+
+
 async def test_a_policy_that_cannot_be_made_undoes_no_check_in(device: Device) -> None:
     before = await etag(device)
     async with device.server.db.platform() as scope:

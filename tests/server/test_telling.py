@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from ccserver import deadman, notices, sweeps, targets, telling
+from ccserver import context, deadman, keys, marks, notices, secret_rotation, sweeps, targets, telling
 from ccserver.config import Config, Smtp
+from ccserver.keys import KeyFile
 from ccserver.queries import notifications
 from ccserver.retention import Terms
 from ccserver.targets import Target
@@ -90,7 +91,7 @@ async def later(server: Running, seconds: int) -> None:
     """Let everything that was written have been written so many seconds ago."""
     for table, columns in {
         "problems": ("noticed_at", "snoozed_until", "ended_at"),
-        "notifications": ("created_at", "next_try_at", "claimed_until"),
+        "notifications": ("created_at", "next_try_at", "claimed_until", "remind_at"),
         "notification_channels": ("tells_from", "snoozed_until"),
     }.items():
         await rows(server, sql("UPDATE {table} SET {moved}", table=table, moved=moved(columns, seconds)))
@@ -484,6 +485,38 @@ async def test_a_test_message_says_what_came_of_it_and_is_listed(server: Running
     listed = await technician.walk("deliveries", channel=new["id"])
     assert [(each["event"], each["dead_at"] is None) for each in listed] == [("test", True), ("test", False)]
     assert await telling.send_due(Sender(server.db, list, None, ""), lambda _kind, _result: None) == 0  # type: ignore[arg-type]  # nothing is sent
+
+
+async def test_a_sender_that_runs_all_along_opens_channels_while_and_after_all_secrets_are_rotated(
+    server: Running, settings: Config, hook: HttpReceiver
+) -> None:
+    new = (await made(server, channel(hook)))["channel"]
+    ctx = context.make(server.db, KeyFile(settings.key_file), settings, marks.load(settings.key_file))
+    running = telling.sender(ctx)
+    keys.rotate_all(settings.key_file)  # the seals are still by the key of before
+
+    async def tried() -> str | None:
+        async with server.db.partner("acme") as scope:
+            claimed = await telling.write_test(scope, new["id"])
+        return (await telling.deliver(running, claimed)).error
+
+    assert await tried() is None
+    async with server.db.platform() as scope:
+        await secret_rotation.renew(scope, ctx.keys, "test")
+    assert await tried() is None
+
+
+async def test_a_channel_is_changed_while_all_secrets_are_rotated(
+    server: Running, settings: Config, hook: HttpReceiver
+) -> None:
+    new = (await made(server, channel(hook)))["channel"]
+    keys.rotate_all(settings.key_file)
+    owner = await with_key(server, "owner")
+    changed = await owner.call("PATCH", f"channels/{new['id']}", {"If-Match": '"1"'}, json={"url": hook.url})
+    assert changed.status_code == 200, changed.text
+    keys.rotate_all(settings.key_file)
+    renewed = await owner.call("POST", f"channels/{new['id']}/secret", {"If-Match": changed.headers["etag"]})
+    assert renewed.status_code == 200, renewed.text
 
 
 async def test_a_secret_is_shown_once_the_same_for_the_same_key_and_nowhere_else(

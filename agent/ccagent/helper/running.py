@@ -19,6 +19,7 @@ from ccshared import orders, policy, rules, runbooks
 from ccshared.orders import KEPT_AFTER_MS, BadOrderError, SignedOrder
 from ccshared.policy import BadPolicyError, Policy
 from ccshared.runbooks import BadParametersError, BadRunbookError, Runbook, Step, Variant
+from ccshared.vocabulary import Risk
 
 REPAIR_KEPT_MS = 31 * 24 * 3_600_000
 MAX_OUTPUT = 256 * 1024  # of a whole run
@@ -116,17 +117,25 @@ def _ordered(pin: Pin, signed: SignedOrder, text: dict[str, Any], now: int) -> J
 def _allowed(allowed: Policy, request: Repair, now: int) -> Job:
     if allowed.mode != "heal":
         raise RefusedError(f"the policy says {allowed.mode}: nothing is repaired")
-    runbook = policy.runbook(allowed, request.runbook)
-    if runbook is None:
-        raise RefusedError("the policy has no such runbook")
-    if runbook.people_only:
-        raise RefusedError("this runbook is for people only")
+    runbook = _repairing(allowed, request.runbook)
     if runbook.disruptive and not _window_is_open(allowed, now):
         raise RefusedError("this runbook waits for the maintenance window")
     if request.rule is not None and not _rule_names(allowed, request):
         raise RefusedError("the policy has no such rule for this runbook")
     run = journal.Run("repair", request.id, runbook.id, request.host, now + REPAIR_KEPT_MS)
     return _job(run, runbook, dict(request.parameters))
+
+
+def _repairing(allowed: Policy, runbook_id: str) -> Runbook:
+    """Return the policy's runbook of this id, if it may run without anybody's order."""
+    runbook = policy.runbook(allowed, runbook_id)
+    if runbook is None:
+        raise RefusedError("the policy has no such runbook")
+    if runbook.people_only:
+        raise RefusedError("this runbook is for people only")
+    if runbook.risk is Risk.HIGH:
+        raise RefusedError("this runbook is of high risk: it takes an order, which two persons agree on")
+    return runbook
 
 
 def _job(run: journal.Run, runbook: Runbook, given: dict[str, Any]) -> Job:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ccshared.policy import Policy
 from ccshared.runbooks import BadParametersError, Runbook, check_parameters
-from ccshared.vocabulary import Level
+from ccshared.vocabulary import Level, Risk
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,23 @@ class UnfitError(Exception):
     """What was proposed cannot be run; the message says why."""
 
 
+def _why_not(runbook: Runbook) -> str | None:
+    """Return why a runbook never runs by itself."""
+    if runbook.people_only:
+        return "is for people only"
+    if runbook.action is not None:
+        return "repairs nothing"
+    return "is of high risk: two persons order it" if runbook.risk is Risk.HIGH else None
+
+
 def fit(proposal: Proposal, policy: Policy, check: str) -> Fit:
     """Return what is to run; UnfitError unless the signed catalogue has it, for this check, with such parameters."""
     known = next((one for one in policy.runbooks if one.id == proposal.runbook), None)
     if known is None:
         raise UnfitError(f"the runbook {proposal.runbook!r} is not in the signed catalogue")
-    if known.people_only:
-        raise UnfitError(f"the runbook {known.id} is for people only")
-    if known.action is not None:
-        raise UnfitError(f"the runbook {known.id} repairs nothing")
+    why_not = _why_not(known)
+    if why_not is not None:
+        raise UnfitError(f"the runbook {known.id} {why_not}")
     if proposal.level is Level.L2 and check not in known.families:
         raise UnfitError(f"the runbook {known.id} is not for the check {check}")
     try:

@@ -246,12 +246,17 @@ async def progress(scope: PartnerScope, fleet_order_id: str) -> Progress:
 
 
 async def last_ends(scope: PartnerScope, fleet_order_id: str, since: datetime | None, limit: int) -> list[str]:
-    """Return how the last orders of it ended that an appliance carried out, the newest first, since a moment."""
+    """Return how the last orders of it ended that an appliance took, the newest first, since a moment.
+
+    One that was taken and of which nothing was heard until it expired is among them: it may be why.
+    """
     rows = await scope.conn.fetch(
         """
         SELECT o.status
         FROM orders o
-        WHERE o.partner_id = $1 AND o.fleet_order_id = $2 AND o.status IN ('succeeded', 'failed', 'rejected')
+        WHERE o.partner_id = $1 AND o.fleet_order_id = $2
+          AND (o.status IN ('succeeded', 'failed', 'rejected')
+               OR o.status = 'expired' AND o.acknowledged_at IS NOT NULL)
           AND ($3::timestamptz IS NULL OR o.finished_at > $3)
         ORDER BY o.finished_at DESC, o.id DESC
         LIMIT $4
@@ -313,13 +318,17 @@ async def assign(scope: PartnerScope, fleet_order_id: str, member: Member, order
     )
 
 
-async def withdraw(scope: PartnerScope, fleet_order_id: str, actor: str) -> int:
-    """Cancel the orders of it that no appliance has taken yet, and give these their turn back; return how many."""
+async def withdraw(scope: PartnerScope, fleet_order_id: str, actor: str, site_ids: Sequence[str] | None = None) -> int:
+    """Cancel the orders of it that no appliance has taken yet, and give these their turn back; return how many.
+
+    `site_ids`: at these sites alone.
+    """
     rows = await scope.conn.fetch(
         """
         WITH ended AS (
             UPDATE orders SET status = 'cancelled', cancelled_by = $3, finished_at = now()
             WHERE partner_id = $1 AND fleet_order_id = $2 AND status = 'pending'
+              AND ($4::text[] IS NULL OR site_id = ANY ($4))
             RETURNING site_id, id
         )
         UPDATE fleet_order_members m SET order_id = NULL
@@ -330,6 +339,7 @@ async def withdraw(scope: PartnerScope, fleet_order_id: str, actor: str) -> int:
         scope.partner_id,
         fleet_order_id,
         actor,
+        site_ids,
     )
     return len(rows)
 

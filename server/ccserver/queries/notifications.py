@@ -1,7 +1,7 @@
 """The outbox: what each channel is to be told, claimed by whoever sends it, and what became of every attempt.
 
-The `tell_…` statements look at the problems that stand; the unique dedupe key (problem and event) makes each message
-once for each channel. They return how many they wrote, at most `limit`.
+The `tell_…` statements look at the problems that stand, which know what was told of them to whom; the unique dedupe key
+makes each message once for each channel all the same. They return how many rows they changed, at most `limit`.
 """
 
 from collections.abc import Sequence
@@ -59,17 +59,24 @@ async def tell_opened(scope: PlatformScope, limit: int) -> int:
     """Tell of problems that lasted a channel's grace, unless somebody looks after them already."""
     rows = await scope.conn.fetch(
         """
-        INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body)
-        SELECT p.partner_id, gen_random_uuid()::text, c.id, p.id, 'opened', p.id || ':opened', cc_said(p)
-        FROM problems p JOIN notification_channels c ON c.partner_id = p.partner_id AND cc_concerns(c, p)
-        WHERE p.ended_at IS NULL AND p.acknowledged_at IS NULL
-          AND p.noticed_at <= now() - c.grace_s * interval '1 second'
-          AND coalesce(greatest(p.snoozed_until, c.snoozed_until), '-infinity') <= now()
-          AND NOT EXISTS (SELECT FROM notifications n WHERE n.partner_id = p.partner_id AND n.channel_id = c.id
-                            AND n.dedupe_key = p.id || ':opened')
-        ORDER BY p.noticed_at
-        LIMIT $1
-        ON CONFLICT DO NOTHING
+        WITH said AS (
+            INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body, remind_at)
+            SELECT p.partner_id, gen_random_uuid()::text, c.id, p.id, 'opened', p.id || ':opened', cc_said(p),
+                   CASE WHEN c.resend_s > 0 AND c.resend_max > 0 THEN now() + c.resend_s * interval '1 second' END
+            FROM problems p JOIN notification_channels c ON c.partner_id = p.partner_id AND cc_concerns(c, p)
+            WHERE p.ended_at IS NULL AND p.acknowledged_at IS NULL AND 'opened:' || c.id <> ALL (p.told)
+              AND p.noticed_at <= now() - c.grace_s * interval '1 second'
+              AND coalesce(greatest(p.snoozed_until, c.snoozed_until), '-infinity') <= now()
+            LIMIT $1
+            ON CONFLICT DO NOTHING
+            RETURNING partner_id, problem_id, channel_id
+        )
+        UPDATE problems p
+        SET told = p.told || s.opened || CASE WHEN p.escalated_at IS NULL THEN '{}' ELSE s.escalated END
+        FROM (SELECT partner_id, problem_id, array_agg('opened:' || channel_id) AS opened,
+                     array_agg('escalated:' || channel_id) AS escalated
+              FROM said GROUP BY partner_id, problem_id) s
+        WHERE p.partner_id = s.partner_id AND p.id = s.problem_id
         RETURNING true
         """,
         limit,
@@ -78,19 +85,24 @@ async def tell_opened(scope: PlatformScope, limit: int) -> int:
 
 
 async def tell_escalated(scope: PlatformScope, limit: int) -> int:
-    """Tell that a problem was escalated to people after it was told."""
+    """Tell that a problem was escalated to people, after it was told."""
     rows = await scope.conn.fetch(
         """
-        INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body)
-        SELECT p.partner_id, gen_random_uuid()::text, c.id, p.id, 'escalated', p.id || ':escalated', cc_said(p)
-        FROM problems p JOIN notification_channels c ON c.partner_id = p.partner_id AND cc_concerns(c, p)
-        JOIN notifications o ON o.partner_id = p.partner_id AND o.channel_id = c.id AND o.dedupe_key = p.id || ':opened'
-        WHERE p.ended_at IS NULL AND p.acknowledged_at IS NULL AND p.escalated_at > o.created_at
-          AND coalesce(greatest(p.snoozed_until, c.snoozed_until), '-infinity') <= now()
-          AND NOT EXISTS (SELECT FROM notifications n WHERE n.partner_id = p.partner_id AND n.channel_id = c.id
-                            AND n.dedupe_key = p.id || ':escalated')
-        LIMIT $1
-        ON CONFLICT DO NOTHING
+        WITH said AS (
+            INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body)
+            SELECT p.partner_id, gen_random_uuid()::text, c.id, p.id, 'escalated', p.id || ':escalated', cc_said(p)
+            FROM problems p JOIN notification_channels c ON c.partner_id = p.partner_id AND c.disabled_at IS NULL
+            WHERE p.ended_at IS NULL AND p.acknowledged_at IS NULL AND p.escalated_at IS NOT NULL
+              AND coalesce(greatest(p.snoozed_until, c.snoozed_until), '-infinity') <= now()
+              AND 'opened:' || c.id = ANY (p.told) AND 'escalated:' || c.id <> ALL (p.told)
+            LIMIT $1
+            ON CONFLICT DO NOTHING
+            RETURNING partner_id, problem_id, channel_id
+        )
+        UPDATE problems p SET told = p.told || s.told
+        FROM (SELECT partner_id, problem_id, array_agg('escalated:' || channel_id) AS told
+              FROM said GROUP BY partner_id, problem_id) s
+        WHERE p.partner_id = s.partner_id AND p.id = s.problem_id
         RETURNING true
         """,
         limit,
@@ -102,15 +114,21 @@ async def tell_acknowledged(scope: PlatformScope, limit: int) -> int:
     """Tell programs (PagerDuty, webhooks) that somebody looks after what they were told of; people need no message."""
     rows = await scope.conn.fetch(
         """
-        INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body)
-        SELECT p.partner_id, gen_random_uuid()::text, c.id, p.id, 'acknowledged', p.id || ':acknowledged', cc_said(p)
-        FROM problems p JOIN notification_channels c ON c.partner_id = p.partner_id AND cc_concerns(c, p)
-        JOIN notifications o ON o.partner_id = p.partner_id AND o.channel_id = c.id AND o.dedupe_key = p.id || ':opened'
-        WHERE p.ended_at IS NULL AND p.acknowledged_at IS NOT NULL AND c.kind IN ('pagerduty', 'webhook')
-          AND NOT EXISTS (SELECT FROM notifications n WHERE n.partner_id = p.partner_id AND n.channel_id = c.id
-                            AND n.dedupe_key = p.id || ':acknowledged')
-        LIMIT $1
-        ON CONFLICT DO NOTHING
+        WITH said AS (
+            INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body)
+            SELECT p.partner_id, gen_random_uuid()::text, c.id, p.id, 'acknowledged', p.id || ':acknowledged',
+                   cc_said(p)
+            FROM problems p JOIN notification_channels c ON c.partner_id = p.partner_id AND c.disabled_at IS NULL
+            WHERE p.ended_at IS NULL AND p.acknowledged_at IS NOT NULL AND c.kind IN ('pagerduty', 'webhook')
+              AND 'opened:' || c.id = ANY (p.told) AND 'acknowledged:' || c.id <> ALL (p.told)
+            LIMIT $1
+            ON CONFLICT DO NOTHING
+            RETURNING partner_id, problem_id, channel_id
+        )
+        UPDATE problems p SET told = p.told || s.told
+        FROM (SELECT partner_id, problem_id, array_agg('acknowledged:' || channel_id) AS told
+              FROM said GROUP BY partner_id, problem_id) s
+        WHERE p.partner_id = s.partner_id AND p.id = s.problem_id
         RETURNING true
         """,
         limit,
@@ -122,22 +140,31 @@ async def tell_again(scope: PlatformScope, limit: int) -> int:
     """Remind of what was told and nobody acknowledged, as often as the channel says; not while the last one waits."""
     rows = await scope.conn.fetch(
         """
-        INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body)
-        SELECT p.partner_id, gen_random_uuid()::text, c.id, p.id, 'reminder',
-               p.id || ':reminder:' || told.reminders + 1,
-               cc_said(p) || jsonb_build_object('reminder', told.reminders + 1)
-        FROM problems p JOIN notification_channels c ON c.partner_id = p.partner_id AND cc_concerns(c, p)
-        CROSS JOIN LATERAL (
-            SELECT count(*) FILTER (WHERE n.event = 'reminder') AS reminders, max(n.created_at) AS last_at,
-                   bool_or(n.delivered_at IS NULL AND n.dead_at IS NULL) AS waits, bool_or(n.event = 'opened') AS opened
+        WITH due AS MATERIALIZED (
+            SELECT n.partner_id, n.id, n.channel_id, n.problem_id, n.reminders
             FROM notifications n
-            WHERE n.partner_id = p.partner_id AND n.problem_id = p.id AND n.channel_id = c.id
-        ) told
-        WHERE p.ended_at IS NULL AND p.acknowledged_at IS NULL AND c.resend_s > 0 AND told.opened AND NOT told.waits
-          AND told.reminders < c.resend_max AND told.last_at <= now() - c.resend_s * interval '1 second'
-          AND coalesce(greatest(p.snoozed_until, c.snoozed_until), '-infinity') <= now()
-        LIMIT $1
-        ON CONFLICT DO NOTHING
+            JOIN problems p ON p.partner_id = n.partner_id AND p.id = n.problem_id
+            JOIN notification_channels c ON c.partner_id = n.partner_id AND c.id = n.channel_id
+            WHERE n.remind_at <= now() AND coalesce(n.delivered_at, n.dead_at) IS NOT NULL
+              AND (p.ended_at IS NOT NULL OR p.acknowledged_at IS NOT NULL OR c.disabled_at IS NOT NULL
+                   OR coalesce(greatest(p.snoozed_until, c.snoozed_until), '-infinity') <= now())
+            LIMIT $1
+            FOR UPDATE OF n SKIP LOCKED
+        ), said AS (
+            INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body, reminders,
+                                       remind_at)
+            SELECT d.partner_id, gen_random_uuid()::text, c.id, p.id, 'reminder',
+                   p.id || ':reminder:' || d.reminders + 1,
+                   cc_said(p) || jsonb_build_object('reminder', d.reminders + 1), d.reminders + 1,
+                   CASE WHEN d.reminders + 1 < c.resend_max THEN now() + c.resend_s * interval '1 second' END
+            FROM due d
+            JOIN problems p ON p.partner_id = d.partner_id AND p.id = d.problem_id
+            JOIN notification_channels c ON c.partner_id = d.partner_id AND c.id = d.channel_id
+            WHERE p.ended_at IS NULL AND p.acknowledged_at IS NULL AND c.disabled_at IS NULL AND c.resend_s > 0
+              AND d.reminders < c.resend_max
+            ON CONFLICT DO NOTHING
+        )
+        UPDATE notifications n SET remind_at = NULL FROM due d WHERE n.partner_id = d.partner_id AND n.id = d.id
         RETURNING true
         """,
         limit,
@@ -149,16 +176,20 @@ async def tell_ended(scope: PlatformScope, limit: int) -> int:
     """Tell the end of what was told, snoozed or not, to every channel that heard of it and is not disabled."""
     rows = await scope.conn.fetch(
         """
-        INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body)
-        SELECT p.partner_id, gen_random_uuid()::text, c.id, p.id, 'ended', p.id || ':ended', cc_said(p)
-        FROM problems p
-        JOIN notifications o ON o.partner_id = p.partner_id AND o.problem_id = p.id AND o.event = 'opened'
-        JOIN notification_channels c ON c.partner_id = o.partner_id AND c.id = o.channel_id AND c.disabled_at IS NULL
-        WHERE p.ended_at > now() - interval '1 day'
-          AND NOT EXISTS (SELECT FROM notifications n WHERE n.partner_id = p.partner_id AND n.channel_id = c.id
-                            AND n.dedupe_key = p.id || ':ended')
-        LIMIT $1
-        ON CONFLICT DO NOTHING
+        WITH said AS (
+            INSERT INTO notifications (partner_id, id, channel_id, problem_id, event, dedupe_key, body)
+            SELECT p.partner_id, gen_random_uuid()::text, c.id, p.id, 'ended', p.id || ':ended', cc_said(p)
+            FROM problems p JOIN notification_channels c ON c.partner_id = p.partner_id AND c.disabled_at IS NULL
+            WHERE p.ended_at > now() - interval '1 day'
+              AND 'opened:' || c.id = ANY (p.told) AND 'ended:' || c.id <> ALL (p.told)
+            LIMIT $1
+            ON CONFLICT DO NOTHING
+            RETURNING partner_id, problem_id, channel_id
+        )
+        UPDATE problems p SET told = p.told || s.told
+        FROM (SELECT partner_id, problem_id, array_agg('ended:' || channel_id) AS told
+              FROM said GROUP BY partner_id, problem_id) s
+        WHERE p.partner_id = s.partner_id AND p.id = s.problem_id
         RETURNING true
         """,
         limit,

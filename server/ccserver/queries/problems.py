@@ -33,56 +33,62 @@ class Trouble:
     revision: int
 
 
-async def notice_incidents(scope: PlatformScope, limit: int) -> int:
-    """Notice open incidents of open sites that are no problem yet."""
+async def notice_incidents(scope: PlatformScope, limit: int, changed_within: timedelta) -> int:
+    """Notice open incidents that are no problem yet, of open sites where an incident changed within that time."""
     rows = await scope.conn.fetch(
         """
+        WITH looked AS MATERIALIZED (
+            SELECT t.site_id FROM site_totals t JOIN sites s ON s.id = t.site_id AND s.closed_at IS NULL
+            WHERE t.changed_at > now() - $2::interval
+        )
         INSERT INTO problems (partner_id, id, kind, subject, of_site, of_appliance, of_incident, severity, says,
                               began_at, escalated_at, acknowledged_at, acknowledged_by)
         SELECT i.partner_id, gen_random_uuid()::text, 'incident', i.site_id || '/' || i.id, i.site_id, i.appliance_id,
                i.id, i.severity, left(format('%s on %s', i.incident_type, i.host_id), 500), i.created_at,
                CASE WHEN i.escalated_at IS NOT NULL THEN now() END, i.acknowledged_at, i.acknowledged_by
-        FROM incidents i JOIN sites s ON s.id = i.site_id AND s.closed_at IS NULL
-        WHERE i.resolved_at IS NULL AND i.closed_by_hand_at IS NULL
-          AND NOT EXISTS (SELECT FROM problems p
-                          WHERE p.partner_id = i.partner_id AND p.kind = 'incident'
-                            AND p.subject = i.site_id || '/' || i.id AND p.ended_at IS NULL)
+        FROM looked l JOIN incidents i ON i.site_id = l.site_id
+        LEFT JOIN LATERAL (SELECT true AS known FROM problems p
+                           WHERE p.partner_id = i.partner_id AND p.kind = 'incident'
+                             AND p.subject = i.site_id || '/' || i.id AND p.ended_at IS NULL LIMIT 1) p ON true
+        WHERE i.resolved_at IS NULL AND i.closed_by_hand_at IS NULL AND p.known IS NULL
         LIMIT $1
         ON CONFLICT DO NOTHING
         RETURNING true
         """,
         limit,
+        changed_within,
     )
     return len(rows)
 
 
-async def follow_incidents(scope: PlatformScope, limit: int) -> int:
-    """Take over what changed of incidents that are problems: severity, escalated, acknowledged, ended."""
+async def follow_incidents(scope: PlatformScope, limit: int, changed_within: timedelta) -> int:
+    """Take over what changed, within that time, of incidents that are problems: severity, escalated, ended …"""
     rows = await scope.conn.fetch(
         """
-        WITH stands AS (
-            SELECT p.partner_id, p.id, i.severity, i.acknowledged_at, i.acknowledged_by,
-                   i.escalated_at IS NOT NULL AS escalated,
-                   coalesce(i.resolved_at, i.closed_by_hand_at, s.closed_at) IS NOT NULL AS ended
-            FROM problems p
-            JOIN incidents i ON i.site_id = p.of_site AND i.id = p.of_incident
-            JOIN sites s ON s.id = p.of_site
-            WHERE p.kind = 'incident' AND p.ended_at IS NULL
-        )
         UPDATE problems p
-        SET severity = s.severity, ended_at = CASE WHEN s.ended THEN now() END,
-            escalated_at = coalesce(p.escalated_at, CASE WHEN s.escalated THEN now() END),
-            acknowledged_at = coalesce(p.acknowledged_at, s.acknowledged_at),
-            acknowledged_by = coalesce(p.acknowledged_by, s.acknowledged_by)
-        FROM (SELECT o.partner_id, o.id, s.severity, s.acknowledged_at, s.acknowledged_by, s.escalated, s.ended
-              FROM stands s JOIN problems o ON o.partner_id = s.partner_id AND o.id = s.id
-              WHERE s.ended OR s.severity <> o.severity OR s.escalated AND o.escalated_at IS NULL
-                 OR s.acknowledged_at IS NOT NULL AND o.acknowledged_at IS NULL
-              LIMIT $1 FOR UPDATE OF o SKIP LOCKED) s
-        WHERE p.partner_id = s.partner_id AND p.id = s.id AND p.ended_at IS NULL
+        SET severity = n.severity, ended_at = CASE WHEN n.ended THEN now() END,
+            escalated_at = coalesce(p.escalated_at, CASE WHEN n.escalated THEN now() END),
+            acknowledged_at = coalesce(p.acknowledged_at, n.acknowledged_at),
+            acknowledged_by = coalesce(p.acknowledged_by, n.acknowledged_by)
+        FROM (SELECT o.partner_id, o.id, i.severity, i.acknowledged_at, i.acknowledged_by,
+                     i.escalated_at IS NOT NULL AS escalated,
+                     coalesce(i.resolved_at, i.closed_by_hand_at, s.closed_at) IS NOT NULL AS ended
+              FROM problems o
+              JOIN sites s ON s.id = o.of_site
+              JOIN site_totals t ON t.site_id = o.of_site
+              JOIN incidents i ON i.site_id = o.of_site AND i.id = o.of_incident
+              WHERE o.kind = 'incident' AND o.ended_at IS NULL
+                AND (t.changed_at > now() - $2::interval OR s.closed_at IS NOT NULL)
+                AND (coalesce(i.resolved_at, i.closed_by_hand_at, s.closed_at) IS NOT NULL OR i.severity <> o.severity
+                     OR i.escalated_at IS NOT NULL AND o.escalated_at IS NULL
+                     OR i.acknowledged_at IS NOT NULL AND o.acknowledged_at IS NULL)
+              LIMIT $1
+              FOR UPDATE OF o SKIP LOCKED) n
+        WHERE p.partner_id = n.partner_id AND p.id = n.id
         RETURNING true
         """,
         limit,
+        changed_within,
     )
     return len(rows)
 
