@@ -5,6 +5,8 @@
 -- read at every check-in, by the statement that rewrites the row.
 ALTER TABLE appliances ADD COLUMN IF NOT EXISTS policy_version bigint;
 ALTER TABLE appliances ADD COLUMN IF NOT EXISTS policy_basis text CHECK (length(policy_basis) <= 64);
+-- When the last of its released orders expires, as far as any was: most check-ins then need not look among the orders.
+ALTER TABLE appliances ADD COLUMN IF NOT EXISTS orders_until timestamptz;
 
 -- Only what differs from the version before is stored; the hash is that of the content, without version and signature.
 -- `envelope` is packed (zlib): most of it is the catalogue, which is the same in each.
@@ -172,6 +174,10 @@ BEGIN
     IF NEW.envelope IS NOT NULL AND (TG_OP = 'INSERT' OR OLD.envelope IS NULL) AND NOT cc_order_is_as_signed(NEW) THEN
         RAISE EXCEPTION 'an order is not as it was signed' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
+    IF NEW.envelope IS NOT NULL AND (TG_OP = 'INSERT' OR OLD.envelope IS NULL) THEN
+        UPDATE appliances SET orders_until = greatest(orders_until, NEW.expires_at)
+        WHERE site_id = NEW.site_id AND id = NEW.appliance_id;
+    END IF;
     RETURN NEW;
 END
 $function$;
@@ -201,12 +207,15 @@ BEGIN
         clock = p_clock, clock_offset_ms = p_clock_offset_ms, epoch = p_epoch, log_size = p_size,
         waiting = p_waiting, waiting_bytes = p_waiting_bytes, oldest_at = p_oldest_at, alarms = p_alarms
     WHERE site_id = p_site AND id = p_appliance
-    RETURNING policy_version, policy_basis IS DISTINCT FROM p_basis INTO policy, policy_due;
+    RETURNING policy_version, policy_basis IS DISTINCT FROM p_basis, coalesce(orders_until > now(), false)
+    INTO policy, policy_due, orders_waiting;
     head_size := coalesce((SELECT l.size FROM evidence_logs l
                            WHERE l.site_id = p_site AND l.appliance_id = p_appliance AND l.epoch = p_epoch), 0);
-    orders_waiting := EXISTS (SELECT FROM orders o
-                              WHERE o.site_id = p_site AND o.appliance_id = p_appliance AND o.envelope IS NOT NULL
-                                AND o.status IN ('pending', 'acknowledged') AND o.expires_at > now());
+    IF orders_waiting THEN
+        orders_waiting := EXISTS (SELECT FROM orders o
+                                  WHERE o.site_id = p_site AND o.appliance_id = p_appliance AND o.envelope IS NOT NULL
+                                    AND o.status IN ('pending', 'acknowledged') AND o.expires_at > now());
+    END IF;
     RETURN NEXT;
 END
 $function$;

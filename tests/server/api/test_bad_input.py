@@ -65,6 +65,10 @@ class Sent:
     twice: str = ""
 
 
+# A rule in the state that each of these changes.
+RULES = {"approve": "canary", "reject": "candidate", "demote": "active"}
+
+
 @dataclass(frozen=True)
 class Known:
     """What is there: who calls, the parts of paths that lead somewhere, and bodies that a schema alone cannot tell."""
@@ -77,7 +81,8 @@ class Known:
 
     def path(self, row: Endpoint, **parts: str) -> str:
         """Return the route's path with parts that are there, or as given."""
-        known = self.parts | (self.of_platform if row.path.startswith("/api/v1/platform/") else {}) | parts
+        known = self.parts | (self.of_platform if row.path.startswith("/api/v1/platform/") else {})
+        known = known | {"rule": RULES.get(row.path.rpartition("/")[2], "candidate")} | parts
         return re.sub(r"\{([a-z_]+)\}", lambda found: known.get(found[1], "i1"), row.path)
 
     def body(self, row: Endpoint, **changes: Any) -> dict[str, Any]:
@@ -293,6 +298,7 @@ async def known(device: Device) -> Known:
     parts |= {"fleet_order": fleet.json()["fleet_order"]["id"]}
     parts |= {"order": made.json()["order"]["id"], "version": version}
     await seen_firewall(device)
+    await some_rules(device)
     bodies = {
         "/agent/v1/enroll": await an_enrolment(server),
         "/agent/v1/token": await an_assertion(device),
@@ -321,6 +327,31 @@ async def seen_firewall(device: Device) -> None:
     body = {"check": "firewall", "host": "box", "status": "fail", "severity": "high", "reason": "differs", "since": 1}
     device.seal(body=body | {"facts": facts, "hipaa_controls": []})
     assert (await device.send(device.batch(1))).status_code == 200
+
+
+async def some_rules(device: Device) -> None:
+    """Put a rule of each state there, named by it; the trial of the one on its canary went well."""
+    async with device.server.db.site("acme", "acme-clinic") as scope:
+        for number, status in enumerate(sorted(RULES.values())):
+            await scope.conn.execute(
+                """
+                INSERT INTO rules (partner_id, id, pattern_signature, runbook_id, conditions, status, canary_site_id,
+                                   canary_appliance_id)
+                VALUES ('acme', $1, lpad($2, 16, '0'), 'run-backup', '[]', $1,
+                        CASE $1 WHEN 'canary' THEN 'acme-clinic' END, CASE $1 WHEN 'canary' THEN $3 END)
+                """,
+                status,
+                str(number),
+                device.appliance_id,
+            )
+        await scope.conn.execute(
+            """
+            INSERT INTO rule_trials (
+                site_id, partner_id, appliance_id, rule_id, total_count, success_count, epoch_number, revision)
+            VALUES ('acme-clinic', 'acme', $1, 'canary', 9, 9, 1, 1)
+            """,
+            device.appliance_id,
+        )
 
 
 async def a_problem(server: Running, partner_id: str) -> str:
