@@ -389,7 +389,12 @@ async def keep_policy(scope: SiteScope, appliance_id: str, version: int, basis: 
 async def forget_policies(scope: PlatformScope) -> None:
     """Have every appliance's policy made anew, as a version of its own: it may have later ones than are known here."""
     await scope.conn.execute(
-        "UPDATE appliances SET policy_version = NULL, policy_basis = NULL WHERE policy_version IS NOT NULL"
+        """
+        UPDATE appliances a SET policy_version = NULL, policy_basis = NULL
+        FROM (SELECT site_id, id FROM appliances
+              WHERE policy_version IS NOT NULL ORDER BY site_id, id FOR UPDATE) chosen
+        WHERE a.site_id = chosen.site_id AND a.id = chosen.id
+        """
     )
 
 
