@@ -81,7 +81,8 @@ async def fill(context: Context, device: Device, epoch: str, seq: int, payload: 
             await quotas.spend(context, scope, 1, len(payload))
             (row,) = await _rows(scope, [line])
             await evidence_bundles.fill(scope, log.id, row)
-            await _register_key(scope, log, [row])
+            if seq == log.size - 1:  # what names a key ends its log; elsewhere it names none
+                await _register_key(scope, log, [row])
             if log.held_size is None:
                 await _derive(scope, [row], datetime.now(UTC))
     return line.leaf

@@ -14,6 +14,7 @@ from ccshared import ed25519, envelope, ids, notes, purposes
 from ccshared.vocabulary import Kind
 from tests.devices import Device, Running
 from tests.server.test_log import code_of
+from tests.server.test_withheld import put, send_with_stub
 
 
 @pytest.fixture
@@ -227,6 +228,19 @@ async def test_a_key_is_followed_where_the_log_that_names_the_next_came_back_bef
         device.seed, device.epoch, device.payloads, receipt = logs[place]
         assert (await device.send(device.batch(0, held=receipt))).json()["receipt"]
     device.seed = later[-1]
+    assert (await device.ask_token()).status_code == 200
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_key_that_a_withheld_entry_names_counts_at_the_end_of_its_log_alone(device: Device, more: int) -> None:
+    device.seal()
+    new = ed25519.new_seed()
+    device.seal(Kind.KEY_ROTATION, rotation(device, new))
+    for _ in range(more):
+        device.seal()
+    await send_with_stub(device, 1)
+    assert (await put(device, 1, device.payloads[1])).status_code == 200
+    device.seed = device.seed if more else new
     assert (await device.ask_token()).status_code == 200
 
 
