@@ -81,6 +81,11 @@ def order_result(stamp: Stamp, body: dict[str, Any]) -> Draft:
     return _draft(Kind.ORDER_RESULT, stamp, body)
 
 
+def redaction(stamp: Stamp, body: dict[str, Any]) -> Draft:
+    """Return that a payload was erased by order: log, seq and leaf of what stood there, and why."""
+    return _draft(Kind.REDACTION, stamp, body)
+
+
 def policy(stamp: Stamp, body: dict[str, Any]) -> Draft:
     """Return that another policy is in force: its version and digest, its mode, what changed."""
     return _draft(Kind.POLICY, stamp, body)

@@ -4,7 +4,7 @@ A leaf stands beside its payload for 30 days and longer; after that 256 of them 
 gone. Every 256 entries the compact range is saved, so that a root takes at most 256 leaves, however long the log.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ccagent.store import DamagedError, Tx
 from ccshared import merkle
@@ -20,10 +20,33 @@ class DamagedLogError(DamagedError):
     """A row of the log is missing or is not what was put there."""
 
 
+class Erased(NamedTuple):
+    """What an erased payload left: its leaf, and how many bytes it had."""
+
+    leaf: bytes
+    size: int
+
+
 def prove(payload: bytes, leaf: bytes, epoch: str, seq: int) -> None:
     """Do nothing when the leaf is the payload's, else raise DamagedLogError."""
     if not isinstance(payload, bytes) or merkle.leaf_hash(payload) != leaf:
         raise DamagedLogError(f"entry {seq} of {epoch} is not what was sealed")
+
+
+def erased(tx: Tx, epoch: str, first: int, end: int) -> dict[int, Erased]:
+    """Return by place what was erased by order from `first` up to `end`."""
+    rows = tx.execute(
+        "SELECT seq, leaf, bytes FROM erasures WHERE epoch = ? AND seq >= ? AND seq < ?", (epoch, first, end)
+    )
+    return {seq: Erased(leaf, length) for seq, leaf, length in rows}
+
+
+def is_erased(tx: Tx, epoch: str, seq: int, payload: bytes, leaf: bytes) -> bool:
+    """Return whether a row is empty because its payload was erased by order; any other must be proved by its leaf."""
+    if payload != b"":
+        return False
+    left = erased(tx, epoch, seq, seq + 1).get(seq)
+    return left is not None and left.leaf == leaf
 
 
 def kept(tx: Tx, epoch: str, first: int, end: int) -> list[bytes]:
@@ -42,7 +65,7 @@ def kept(tx: Tx, epoch: str, first: int, end: int) -> list[bytes]:
 
 
 def read(tx: Tx, epoch: str, first: int, end: int) -> list[bytes]:
-    """Return the leaves from `first` up to `end`, proved where the payload is there; fewer where the log ends."""
+    """Return the leaves from `first` up to `end`, proved where a payload is there; fewer where the log ends."""
     found = kept(tx, epoch, first, end)
     rows = tx.execute(
         """
@@ -54,7 +77,8 @@ def read(tx: Tx, epoch: str, first: int, end: int) -> list[bytes]:
     for seq, payload, leaf in rows:
         if seq != first + len(found):
             raise DamagedLogError(f"entry {first + len(found)} of {epoch} is missing")
-        prove(payload, leaf, epoch, seq)
+        if not is_erased(tx, epoch, seq, payload, leaf):
+            prove(payload, leaf, epoch, seq)
         found.append(leaf)
     return found
 

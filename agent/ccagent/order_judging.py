@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ccagent import alarms, budget, identity, learning, order_clock, queue, survey
+from ccagent import alarms, budget, erasing, identity, learning, order_clock, queue, survey
 from ccagent.client import Client
+from ccagent.erasing import NotReceiptedError, WrongTargetError
 from ccagent.healing import Healer
 from ccagent.identity import Identity
 from ccagent.places import Places
 from ccagent.store import Tx
-from ccshared import orders, runbooks
+from ccshared import erasure, orders, runbooks
 from ccshared.orders import BadOrderError, SignedOrder
 from ccshared.policy import Policy
 from ccshared.runbooks import BadParametersError, Runbook
@@ -82,7 +83,20 @@ async def judge(these: Orders, order: SignedOrder) -> Runbook:
     if order.issued_ms < began_ms:
         raise RefusedError("issued before this appliance's log began: it may have been run by an earlier copy")
     await healer.store.write(order_clock.hold, boot, order.issued_ms)
-    return await _runbook(these, order)
+    runbook = await _runbook(these, order)
+    if runbook is erasure.RUNBOOK:
+        _check_erasure(healer, order)
+    return runbook
+
+
+def _check_erasure(healer: Healer, order: SignedOrder) -> None:
+    """Raise RefusedError when it is not what stands there that would be erased, NotYetError until it is receipted."""
+    try:
+        healer.store.read(erasing.find, erasure.read(order.parameters))
+    except (BadParametersError, WrongTargetError) as error:
+        raise RefusedError(f"nothing is erased: {error}") from error
+    except NotReceiptedError as error:
+        raise NotYetError(f"order {order.id} erases what the server has no receipt for: {error}") from error
 
 
 async def _check_log(these: Orders) -> None:
@@ -131,6 +145,8 @@ async def _runbook(these: Orders, order: SignedOrder) -> Runbook:
 
 
 def _in_catalogue(healer: Healer, order: SignedOrder) -> Runbook | None:
+    if (order.runbook, order.digest) == (erasure.RUNBOOK.id, erasure.DIGEST):
+        return erasure.RUNBOOK  # built in: no catalogue has it
     known = named(healer.in_force.policy if healer.in_force is not None else None, order.runbook)
     return known if known is not None and runbooks.digest(known) == order.digest else None
 

@@ -8,11 +8,13 @@ import asyncio
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ccagent import (
     alarms,
+    erasing,
     evidence,
     hands,
     identity,
@@ -23,13 +25,15 @@ from ccagent import (
     repairing,
 )
 from ccagent.alarms import Alarm
+from ccagent.budget import NoRoomError
 from ccagent.client import Cause, RequestError
+from ccagent.erasing import NotReceiptedError, Target
 from ccagent.hands import Done
 from ccagent.incidents import Resolution
 from ccagent.order_book import Kept
 from ccagent.order_judging import Errand, NotYetError, Orders, RefusedError
 from ccagent.store import Tx
-from ccshared import canonical, runbooks
+from ccshared import canonical, erasure, runbooks
 from ccshared.entries import Draft
 from ccshared.messages import OrderResult, StepResult
 from ccshared.orders import SignedOrder
@@ -131,7 +135,8 @@ async def _take_ours(these: Orders, order: SignedOrder, offered: dict[str, Any],
     elif status is not OrderStatus.ACKNOWLEDGED:
         log.info("order %s is not run: the server says that it is %s", order.id, status or "gone")
     else:
-        await _run(these, _Judged(order, runbook, offered, sha256))
+        judged = _Judged(order, runbook, offered, sha256)
+        await (_erase(these, judged) if runbook is erasure.RUNBOOK else _run(these, judged))
 
 
 async def _acknowledge(these: Orders, order_id: str) -> OrderStatus | None:
@@ -160,6 +165,38 @@ async def _run(these: Orders, judged: _Judged) -> None:
         if kept is not None:
             await _end(these, kept, done, judged.runbook, order)
     healer.repaired()
+
+
+async def _erase(these: Orders, judged: _Judged) -> None:
+    """Erase a payload, tell of it in the log, end the order: one commit, so that a crash leaves all of it or nothing.
+
+    What was erased before is erased: such an order succeeds, and nothing is told twice.
+    """
+    store, order, wanted = these.healer.store, judged.order, erasure.read(judged.order.parameters)
+    stamp = these.healer.watch.stamp()
+    targets = store.read(erasing.find, wanted)
+    told = erasing.drafts(stamp, targets, wanted)
+    said = ", ".join(f"entry {one.seq} of {one.epoch}" for one in targets) or "erased before"
+    done = StepResult(about=judged.runbook.title, exit_code=0, output=said[: hands.MAX_OUTPUT])
+    result = OrderResult(status=OrderStatus.SUCCEEDED, started_ms=stamp[0], finished_ms=stamp[0], steps=[done])
+    kept = Kept(order.id, judged.sha256, order.runbook, order.issued_ms, order.expires_ms, stamp[0], "running", None, 0)
+    body = {**_body(kept), **result.model_dump(mode="json"), "digest": order.digest}
+    proof = evidence.order_result(stamp, _fitting({**body, "parameters": dict(order.parameters)}))
+    finished = _Finished(order.id, result, proof, None, order.runbook)
+    try:
+        await store.write(_erase_and_finish, judged, targets, told, finished)
+    except (NotReceiptedError, NoRoomError) as error:
+        raise NotYetError(f"nothing is erased yet: {error}") from error
+    store.empty_log()
+    log.warning("by order %s erased: %s", order.id, said)
+
+
+def _erase_and_finish(
+    tx: Tx, judged: _Judged, targets: Sequence[Target], told: Sequence[Draft], finished: _Finished
+) -> None:
+    if order_book.start(tx, judged.order, judged.sha256, finished.proof.at):
+        erasing.erase(tx, erasure.read(judged.order.parameters), targets, told)
+        _finish(tx, finished)
 
 
 async def _helper_comes(these: Orders, order_id: str) -> bool:

@@ -222,15 +222,18 @@ def tell_of_refused(tx: Tx, gap: Draft) -> Entry | None:
 def carry_over(tx: Tx, old: str, from_seq: int, recovered: Callable[[bytes], Draft]) -> int:
     """Carry the rows of a log that ended, from `from_seq` on and in order, into the open one; return how many.
 
-    `recovered` makes the draft that carries a payload. What was carried before is not carried twice. DamagedLogError
-    when a row is not what was put there.
+    `recovered` makes the draft that carries a payload. What was carried before is not carried twice, what was erased
+    not at all. DamagedLogError when a row is not what was put there.
     """
     tx.execute(
         "UPDATE epochs SET carried_from = ? WHERE epoch = ? AND carried_from IS NULL AND closed_at IS NOT NULL",
         (from_seq, old),
     )
     rows = tx.execute(
-        "SELECT seq, bundle_json, leaf FROM queued_evidence WHERE epoch = ? AND seq >= ? ORDER BY seq",
+        """
+        SELECT seq, bundle_json, leaf FROM queued_evidence AS one WHERE epoch = ? AND seq >= ?
+            AND NOT EXISTS (SELECT 1 FROM erasures WHERE epoch = one.epoch AND seq = one.seq) ORDER BY seq
+        """,
         (old, from_seq),
     )
     return carry(tx, (_proved(old, *row) for row in rows), recovered)
@@ -280,11 +283,14 @@ def root_at(tx: Tx, epoch: str, size: int) -> bytes:
 def lines(tx: Tx, epoch: str, first: int, max_lines: int, max_bytes: int) -> list[bytes | Stub]:
     """Return the payloads from `first` on: as many as fit both limits, but one even if it alone is longer.
 
-    Where retention left only the leaf there is a `pruned` stub. DamagedLogError when one is missing or is not what was
+    Where retention left only the leaf there is a `pruned` stub, and an `erased` one where two persons had the payload
+    erased. DamagedLogError when one is missing or is not what was
     sealed, so nothing that was altered is ever sent.
     """
+    erased = leaves.erased(tx, epoch, first, first + max_lines)
     found: list[bytes | Stub] = [
-        Stub(leaf, StubReason.PRUNED) for leaf in leaves.kept(tx, epoch, first, first + max_lines)
+        Stub(leaf, StubReason.ERASED if seq in erased else StubReason.PRUNED)
+        for seq, leaf in enumerate(leaves.kept(tx, epoch, first, first + max_lines), first)
     ]
     room = max_bytes
     rows = tx.execute(
@@ -300,7 +306,8 @@ def lines(tx: Tx, epoch: str, first: int, max_lines: int, max_bytes: int) -> lis
         room -= len(payload)
         if room < 0 and found:
             return found
-        found.append(_proved(epoch, seq, payload, leaf))
+        is_erased = payload == b"" and seq in erased and erased[seq].leaf == leaf
+        found.append(Stub(leaf, StubReason.ERASED) if is_erased else _proved(epoch, seq, payload, leaf))
     if len(found) < max_lines and first + len(found) < size_of(tx, epoch):
         raise DamagedLogError(f"entry {first + len(found)} of {epoch} is missing")
     return found
@@ -445,7 +452,7 @@ def _place_of(tx: Tx, epoch: str, bundle_id: str) -> tuple[int, bytes] | None:
 def _stored(tx: Tx, log: _OpenLog, draft: Draft, otherwise: Exception) -> Entry:
     """Return the stored entry, after sealing the draft at its place has given the same bytes; else raise."""
     stored = _place_of(tx, log.epoch, draft.bundle_id)
-    if stored is None:
+    if stored is None or stored[1] == b"":  # what was erased is not said again
         raise otherwise
     seq, payload = stored
     prev = canonical.read(payload, entries.MAX_RECOVERED_BYTES)["prev"]

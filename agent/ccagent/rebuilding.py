@@ -21,18 +21,22 @@ Tables = Mapping[str, Sequence[Row]]
 
 @dataclass(frozen=True)
 class OldLog:
-    """What is left of a log: its rows by place, kept leaves by their first place, and how long it is known to be."""
+    """What is left of a log: its rows by place, kept leaves by their first place, and how long it is known to be.
+
+    `erased` is what is noted of payloads that two persons had erased: whatever the files still show of them stays away.
+    """
 
     epoch: Epoch
     size: int
     rows: dict[int, Found]
     receipts: tuple[HeldReceipt, ...]
     kept: dict[int, bytes]
+    erased: dict[int, Row]
 
     @property
     def missing(self) -> Ranges:
         """The places of which nothing is left."""
-        there = set(self.rows).union(*(range(first, first + leaves.BLOCK) for first in self.kept))
+        there = set(self.rows).union(self.erased, *(range(first, first + leaves.BLOCK) for first in self.kept))
         return succession.ranges(seq for seq in range(self.size) if seq not in there)
 
     @property
@@ -74,6 +78,8 @@ def _old_log(wreck: Wreck, origin: str, tables: Tables, mark: HeadMark | None, p
     if mark is not None and mark.epoch != name:
         mark = None
     rows = salvage.chain(wreck.logs.get(origin, {}), _leaf_at(mark))
+    erased = _erased(tables, name)
+    rows = {seq: found for seq, found in rows.items() if seq not in erased}
     told = next((row for row in tables.get("epochs", ()) if row["origin"] == origin), {})
     key = _public_key(wreck, rows, told, places)
     receipts = _receipts(wreck, origin, key, places)
@@ -88,7 +94,13 @@ def _old_log(wreck: Wreck, origin: str, tables: Tables, mark: HeadMark | None, p
     if newest is not None:
         epoch = dataclasses.replace(epoch, watermark=newest.size, receipt=newest.text)
     ends = [mark.size if mark else 0, epoch.watermark, *(seq + 1 for seq in rows), *(at + leaves.BLOCK for at in kept)]
-    return OldLog(epoch, max(ends), rows, receipts, kept)
+    return OldLog(epoch, max(ends), rows, receipts, kept, erased)
+
+
+def _erased(tables: Tables, name: str) -> dict[int, Row]:
+    """Return by place what is noted as erased, and still tells enough to stand for its row."""
+    noted = (row for row in tables.get("erasures", ()) if row["epoch"] == name)
+    return {row["seq"]: row for row in noted if _is_whole(row)}
 
 
 def _leaf_at(mark: HeadMark | None) -> Callable[[int], bytes | None]:
@@ -166,7 +178,8 @@ def _put_back_rows(tx: Tx, wreck: Wreck, log: OldLog) -> None:
     compact: list[bytes] = []
     for seq in range(log.epoch.watermark):
         found = log.rows.get(seq)
-        leaf = found.leaf if found else _kept(log, seq)
+        gone = log.erased.get(seq)
+        leaf = found.leaf if found else gone["leaf"] if gone else _kept(log, seq)
         if leaf is not None and reached == seq:
             reached, compact = merkle.extend(reached, compact, [leaf])
             if reached % leaves.BLOCK == 0:
@@ -176,6 +189,8 @@ def _put_back_rows(tx: Tx, wreck: Wreck, log: OldLog) -> None:
                 )
         if found is not None and _kept(log, seq) is None:
             total += _put_back_row(tx, log.epoch.epoch, seq, wreck.read(found), total)
+        elif gone is not None and _kept(log, seq) is None:
+            total += _put_back_erased(tx, gone, total)
 
 
 def _put_back_row(tx: Tx, epoch: str, seq: int, payload: bytes, total: int) -> int:
@@ -198,10 +213,26 @@ def _put_back_row(tx: Tx, epoch: str, seq: int, payload: bytes, total: int) -> i
     return len(payload)
 
 
+def _put_back_erased(tx: Tx, gone: Row, total: int) -> int:
+    tx.execute(
+        """
+        INSERT INTO queued_evidence (epoch, seq, bundle_id, bundle_json, leaf, total_bytes, created_at)
+        VALUES (?, ?, ?, x'', ?, ?, ?)
+        """,
+        (gone["epoch"], gone["seq"], gone["bundle_id"], gone["leaf"], total + gone["bytes"], gone["created_at"]),
+    )
+    return int(gone["bytes"])
+
+
 def _kept(log: OldLog, seq: int) -> bytes | None:
     blob = log.kept.get(seq - seq % leaves.BLOCK)
     at = seq % leaves.BLOCK * 32
     return blob[at : at + 32] if blob is not None else None
+
+
+def _is_whole(row: Row) -> bool:
+    kinds = [type(row[name]) for name in ("seq", "bundle_id", "leaf", "bytes", "created_at")]
+    return kinds == [int, str, bytes, int, int] and len(row["leaf"]) == 32 and len(row["bundle_id"]) == 32
 
 
 def _is_key(value: object) -> bool:

@@ -36,6 +36,7 @@ _TABLES = {
     "epochs": "SELECT * FROM epochs ORDER BY epoch",
     "receipts": "SELECT * FROM receipts ORDER BY epoch, size",
     "kept_leaves": "SELECT * FROM kept_leaves ORDER BY epoch, first",
+    "erasures": "SELECT * FROM erasures ORDER BY epoch, seq",
     "running": "SELECT * FROM running ORDER BY id",
     "refused": "SELECT * FROM refused ORDER BY id",
     "check_states": "SELECT * FROM check_states ORDER BY host_id, check_name",

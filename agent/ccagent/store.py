@@ -265,6 +265,14 @@ class Store:
             log.warning("the head mark could not be synced: %s", error)
         _has_reserve(tx, self._ballast.put_back())
 
+    def empty_log(self) -> None:
+        """Move what the write-ahead log holds into the database and cut it off: older pages in it show what is gone."""
+        tx = self._usable()
+        try:
+            tx.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            self._after(error)
+
     def close(self) -> None:
         """Commit what waits, close the database and let the lock go; a second time does nothing."""
         if self._lock < 0:

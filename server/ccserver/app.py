@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, compile_path
 
-from ccserver import auth, context, deadman, fleets, health, limiting, marks, restores, scrape, sweeps, telling
+from ccserver import auth, context, deadman, erasing, fleets, health, limiting, marks, restores, scrape, sweeps, telling
 from ccserver.config import Config
 from ccserver.context import Context
 from ccserver.errors import (
@@ -147,7 +147,7 @@ def make(config: Config, database_url: str) -> Starlette:
 
 @contextlib.asynccontextmanager
 async def _sweeping(config: Config, ctx: Context) -> AsyncIterator[None]:
-    """Sweep, carry orders for many on, and tell people, in the background until the block ends; or nothing of it."""
+    """Sweep, carry on orders for many and redactions, tell people, in the background until the block ends; or nothing."""
     if not config.sweep_s:
         yield
         return
@@ -156,6 +156,7 @@ async def _sweeping(config: Config, ctx: Context) -> AsyncIterator[None]:
         sweeps.keep_sweeping(ctx.db, config.keep, config.sweep_s, tell),
         sweeps.keep_sweeping(ctx.db, config.keep, noticed_s, tell, (sweeps.NOTICING,)),
         fleets.keep_advancing(ctx, config.sweep_s),
+        erasing.keep_following(ctx, config.sweep_s),
         telling.keep_sending(telling.sender(ctx), partial(scrape.tell_attempt, ctx)),
         deadman.keep_pinging(ctx.db, config),
     ]

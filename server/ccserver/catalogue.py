@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ccserver.errors import CatalogueError
-from ccshared import rules, runbooks
+from ccshared import erasure, rules, runbooks
 from ccshared.runbooks import BadParametersError, BadRunbookError, Runbook, Step, Variant
 from ccshared.vocabulary import Family
 
@@ -70,6 +70,8 @@ def _of_one(name: str, one: Runbook) -> Iterator[str]:
         yield f"its id is {one.id}: a file is named like its runbook"
     if strange := set(one.families) - _CHECKS:
         yield f"no family of checks: {', '.join(sorted(strange))}"
+    if one.id == erasure.RUNBOOK.id or one.action == erasure.ACTION:
+        yield "a payload is erased by an approved redaction alone"
     if one.action is None and one.proves not in _CHECKS:
         yield f"{one.proves} is no check that could prove it"
     platforms = {variant.platform for variant in one.variants}

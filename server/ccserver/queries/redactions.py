@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from ccserver.scope import SiteScope
+from ccserver.scope import PlatformScope, SiteScope
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,27 @@ class Copy:
 
     origin: str
     seq: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An approved redaction that waits for its appliance."""
+
+    partner_id: str
+    site_id: str
+    id: str
+
+
+@dataclass(frozen=True)
+class ToErase:
+    """What an order erases on an appliance: the epoch, the place and the leaf (hex); and the two persons."""
+
+    appliance_id: str
+    epoch: str
+    seq: int
+    leaf: str
+    requested_by: str
+    approved_by: str
 
 
 async def find_target(scope: SiteScope, origin: str, seq: int) -> Target | None:
@@ -175,3 +196,81 @@ async def forget_state(scope: SiteScope, redaction_id: str) -> None:
         scope.partner_id,
         redaction_id,
     )
+
+
+async def to_follow(scope: PlatformScope, runbook_id: str, limit: int) -> list[Waiting]:
+    """Return the redactions whose appliance said that it erased, or has no order to erase that is not over."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT r.partner_id, r.site_id, r.id
+        FROM redactions r
+        JOIN evidence_logs l ON l.site_id = r.site_id AND l.id = r.log_id
+        JOIN appliances a ON a.site_id = l.site_id AND a.id = l.appliance_id AND a.revoked_at IS NULL
+        WHERE r.approved_at IS NOT NULL AND r.appliance_erased_at IS NULL
+          AND NOT EXISTS (
+            SELECT FROM orders o
+            WHERE o.site_id = r.site_id AND o.appliance_id = l.appliance_id AND o.runbook_id = $1
+              AND o.parameters ->> 'redaction' = r.id AND o.status <> 'succeeded' AND o.expires_at > now())
+        ORDER BY r.approved_at, r.id
+        LIMIT $2
+        """,
+        runbook_id,
+        limit,
+    )
+    return [Waiting(**row) for row in rows]
+
+
+async def settle(scope: SiteScope, redaction_id: str, runbook_id: str) -> bool:
+    """Write that the appliance erased its payload too, once its order says so; False when it does not yet."""
+    done = await scope.conn.execute(
+        """
+        UPDATE redactions r SET appliance_erased_at = o.finished_at
+        FROM evidence_logs l, orders o
+        WHERE r.site_id = $1 AND r.partner_id = $2 AND r.id = $3
+          AND r.approved_at IS NOT NULL AND r.appliance_erased_at IS NULL
+          AND l.site_id = r.site_id AND l.id = r.log_id
+          AND o.site_id = r.site_id AND o.appliance_id = l.appliance_id AND o.runbook_id = $4
+          AND o.parameters ->> 'redaction' = r.id AND o.status = 'succeeded'
+        """,
+        scope.site_id,
+        scope.partner_id,
+        redaction_id,
+        runbook_id,
+    )
+    return done == "UPDATE 1"
+
+
+async def lock_to_erase(scope: SiteScope, redaction_id: str, runbook_id: str) -> ToErase | None:
+    """Return what the next order erases, the redaction held until the transaction ends; None while none is due."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT l.appliance_id, l.epoch, r.seq, encode(r.leaf, 'hex') AS leaf, r.requested_by, r.approved_by
+        FROM redactions r
+        JOIN evidence_logs l ON l.site_id = r.site_id AND l.id = r.log_id
+        WHERE r.site_id = $1 AND r.partner_id = $2 AND r.id = $3
+          AND r.approved_at IS NOT NULL AND r.appliance_erased_at IS NULL
+        FOR UPDATE OF r
+        """,
+        scope.site_id,
+        scope.partner_id,
+        redaction_id,
+    )
+    if row is None or await _is_ordered(scope, redaction_id, runbook_id):
+        return None
+    return ToErase(**row)
+
+
+async def _is_ordered(scope: SiteScope, redaction_id: str, runbook_id: str) -> bool:
+    found: bool = await scope.conn.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM orders
+            WHERE site_id = $1 AND partner_id = $2 AND runbook_id = $3 AND parameters ->> 'redaction' = $4
+              AND (status = 'succeeded' OR expires_at > now()))
+        """,
+        scope.site_id,
+        scope.partner_id,
+        runbook_id,
+        redaction_id,
+    )
+    return found
