@@ -1,6 +1,6 @@
 """Redaction: what should never have been sealed is erased once two persons said so. Leaf, place and kind stay for ever.
 
-This is the server's side. The appliance's own payload goes by an order of its own type, which nobody sends yet: until
+This is the server's side. The appliance's own payload goes by an order of its own type (`erasing`): until
 `appliance_erased_at` is set, the redaction waits on the appliance, and a verifier says of the bare leaf that no
 redaction entry explains it.
 """

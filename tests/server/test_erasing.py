@@ -1,4 +1,4 @@
-"""The appliance's side of a redaction: a signed order of its own, again while it is not answered; nobody else orders it."""
+"""The appliance's side of a redaction: a signed order of its own, again while it is not answered, and by nobody else."""
 
 import asyncio
 from pathlib import Path
