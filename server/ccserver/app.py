@@ -147,7 +147,7 @@ def make(config: Config, database_url: str) -> Starlette:
 
 @contextlib.asynccontextmanager
 async def _sweeping(config: Config, ctx: Context) -> AsyncIterator[None]:
-    """Sweep, carry on orders for many and redactions, tell people, in the background until the block ends; or nothing."""
+    """Sweep, carry on orders for many and redactions, tell people, in the background; or nothing of it."""
     if not config.sweep_s:
         yield
         return

@@ -1,4 +1,4 @@
-"""The appliance's side of a redaction: a signed order of its own, again while it is not answered, and by nobody else."""
+"""The appliance's side of a redaction: a signed order of its own, again while it is not answered, by nobody else."""
 
 import asyncio
 from pathlib import Path
