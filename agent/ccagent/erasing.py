@@ -80,7 +80,7 @@ def erase(tx: Tx, wanted: Erasure, targets: Sequence[Target], told: Sequence[Dra
     """Empty the rows and append what tells of it, in the caller's unit. NotReceiptedError when the places changed."""
     if find(tx, wanted) != list(targets):
         raise NotReceiptedError("the log changed meanwhile")
-    tx.execute("PRAGMA secure_delete = ON")  # what goes is overwritten, and not only let go
+    tx.execute("PRAGMA secure_delete = ON")  # what goes is overwritten, not only let go; many builds do so anyway
     for one, draft in zip(targets, told, strict=True):
         tx.execute(
             """
@@ -91,7 +91,6 @@ def erase(tx: Tx, wanted: Erasure, targets: Sequence[Target], told: Sequence[Dra
         )
         tx.execute("UPDATE queued_evidence SET bundle_json = x'' WHERE epoch = ? AND seq = ?", (one.epoch, one.seq))
         queue.append(tx, draft)
-    tx.execute("PRAGMA secure_delete = OFF")
 
 
 def _done_before(tx: Tx, log: Epoch, wanted: Erasure, leaf: bytes) -> list[Target]:
