@@ -71,10 +71,11 @@ for dir in {covered}; do
 done
 mount -t tmpfs -o size=64m,mode=755 logs /var/log
 mount -t tmpfs -o mode=755 run /run
+if [ -d /var/lib/apt/lists ]; then mount -t tmpfs -o mode=755 lists /var/lib/apt/lists; fi
+echo 'cc-agent:x:{uid}:{uid}::/nonexistent:/usr/sbin/nologin' >>/etc/passwd
 mkdir -p /etc/cc-agent /var/log/journal /run/systemd/journal /var/lib/logrotate
 rm -f /etc/logrotate.conf /etc/systemd/journald.conf
 cp {place}/firewall.nft /etc/cc-agent/firewall.nft
-cp {place}/logrotate.conf {place}/memory/logrotate.conf
 install -m 644 {place}/logrotate.conf /etc/logrotate.conf
 install -m 644 {place}/journald.conf /etc/systemd/journald.conf
 for program in systemctl clamd logrotate; do
@@ -211,10 +212,10 @@ def _furnish(machine: Apart) -> None:
     _program(place / "units" / "clamav-daemon.service", "#!/bin/sh\nexec /usr/sbin/clamd\n")
     _program(place / "units" / "systemd-journald.service", f"#!/bin/sh\nexec {JOURNALD}\n")
     covered = " ".join(["/etc", "/usr", "/var", *_closed()])
-    (place / "set-up.sh").write_text(_SET_UP.format(place=place, covered=covered))
+    (place / "set-up.sh").write_text(_SET_UP.format(place=place, covered=covered, uid=AGENT_UID))
     (place / "agent.toml").write_text(
         f'[agent]\nstate_dir = "{place}/agent"\n'
-        f'[helper]\nsocket = "{place}/run/helper.sock"\nuser = "{AGENT_UID}"\nstate_dir = "{place}/helper"\n'
+        f'[helper]\nsocket = "{place}/run/helper.sock"\nuser = "cc-agent"\nstate_dir = "{place}/helper"\n'
         f'[checks.backup]\nstatus_file = "{place}/backup.json"\n'
         '[checks.antivirus]\nsignature_dir = ""\n'
         '[checks.logging]\nunits = ["systemd-journald.service"]\ncanary_journal = "cc-canary"\n'

@@ -97,7 +97,9 @@ def approve_what_is_there(machine: Apart) -> None:
         machine.clinic.server.run("baseline", "approve", one["name"], one["proposed"], *where)
     machine.agent.run("once")
     said = {one["check"]: one for one in machine.status()["checks"]}
-    assert [said[name] for name in ("backup", "logging", "antivirus", "firewall") if said[name]["status"] != "pass"] == []
+    assert [
+        said[name] for name in ("backup", "logging", "antivirus", "firewall") if said[name]["status"] != "pass"
+    ] == []
 
 
 async def sql(url: str, query: str, *values: object) -> list[asyncpg.Record]:
@@ -120,7 +122,9 @@ def incidents(machine: Apart, kind: str) -> list[tuple[str | None, str | None, s
 
 def proofs(machine: Apart, kind: str) -> list[dict[str, Any]]:
     """Return the bodies of a kind of entry that the server keeps, and for which the appliance has its receipt."""
-    query = "SELECT seq, payload FROM evidence_bundles WHERE site_id = $1 AND bundle_type = $2 AND seq < $3 ORDER BY seq"
+    query = (
+        "SELECT seq, payload FROM evidence_bundles WHERE site_id = $1 AND bundle_type = $2 AND seq < $3 ORDER BY seq"
+    )
     receipted = machine.status()["receipted"]
     found = asyncio.run(sql(machine.clinic.urls.admin, query, machine.site, kind, receipted))
     return [json.loads(one["payload"])["body"] for one in found]
@@ -148,7 +152,7 @@ def test_what_is_only_shown_is_repaired_by_an_order_of_a_person(observing: Apart
     broken.do(observing)
     observing.agent.run("once")
     assert observing.says(broken.check) == "fail"
-    assert broken.runbook in [one["would"]["runbook"] for one in proofs(observing, "escalation") if one["would"]]
+    assert broken.runbook in [one["would"]["runbook"] for one in proofs(observing, "escalation") if "would" in one]
     assert incidents(observing, broken.incident) == [(None, None, None)]
 
     order = push(observing, broken)
