@@ -54,7 +54,9 @@ set -e
 tar -C /etc -cf {place}/backup.tar cc-agent
 sum=$(sha256sum {place}/backup.tar | cut -d' ' -f1)
 now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-echo "{{\\"last_backup\\": \\"$now\\", \\"checksum\\": \\"$sum\\", \\"last_restore_test\\": \\"$now\\"}}" >{place}/backup.json
+sed -e "s/NOW/$now/g" -e "s/SUM/$sum/" >{place}/backup.json <<'END'
+{{"last_backup": "NOW", "checksum": "SUM", "last_restore_test": "NOW"}}
+END
 """
 _BASELINE = """flush ruleset
 table inet filter {
@@ -169,7 +171,7 @@ class Apart:
 
 @contextmanager
 def standing(clinic: Clinic, site: str) -> Iterator[Apart]:
-    """Yield a machine whose units all run, enrolled, its helper pinned and running; afterwards nothing of it is left."""
+    """Yield a machine whose units all run, enrolled, its helper pinned and running; nothing of it stays afterwards."""
     place = Path(tempfile.mkdtemp(prefix="cc-apart-", dir="/tmp"))
     machine = Apart(place, clinic, site)
     _furnish(machine)

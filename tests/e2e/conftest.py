@@ -1,4 +1,4 @@
-"""What some tests need of the machine, a browser or root: without it they are left out, which is said and not hidden."""
+"""What some tests need of the machine, a browser or root: without it they are left out, and that is said."""
 
 import os
 import shutil
