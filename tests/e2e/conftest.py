@@ -1,4 +1,4 @@
-"""A real browser: the system's Chromium. Where there is none its tests are left out, which is said and not hidden."""
+"""What some tests need of the machine, a browser or root: without it they are left out, and that is said."""
 
 import os
 import shutil
@@ -7,32 +7,38 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, async_playwright
 
+from tests.e2e import apart
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # No sandbox as root; and nothing of Chromium's own that would speak to the network.
 _ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-_LEFT_OUT = pytest.StashKey[int]()
+_LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    browser = [item for item in items if item.get_closest_marker("browser")]
-    if CHROMIUM or not browser:
+    if not CHROMIUM:
+        _leave_out("browser", "there is no Chromium here (apt-get install chromium)", config, items)
+    if any(item.get_closest_marker("root") for item in items) and (missing := apart.lacking()):
+        _leave_out("root", f"here is no {', no '.join(missing)}", config, items)
+
+
+def _leave_out(marker: str, why: str, config: pytest.Config, items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker(marker)]
+    if not marked:
         return
     if os.environ.get("CI") == "1":
-        raise pytest.UsageError("The browser tests need Chromium, and there is none here: apt-get install chromium.")
-    config.stash[_LEFT_OUT] = len(browser)
-    config.hook.pytest_deselected(items=browser)
-    items[:] = [item for item in items if item not in browser]
+        raise pytest.UsageError(f"The {marker} tests cannot run: {why}.")
+    config.stash.setdefault(_LEFT_OUT, []).append(f"{len(marked)} {marker} tests left out: {why}")
+    config.hook.pytest_deselected(items=marked)
+    items[:] = [item for item in items if item not in marked]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    count = config.stash.get(_LEFT_OUT, 0)
-    if count:
-        terminalreporter.write_line(
-            f"{count} browser tests left out: there is no Chromium here (apt-get install chromium)"
-        )
+    for line in config.stash.get(_LEFT_OUT, []):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ def key(clinic: Clinic) -> str:
     return str(made["key"])
 
 
-def api(clinic: Clinic, secret: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """Ask the operators' API; with a body, POST it."""
-    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json", "Idempotency-Key": "once-only"}
+def api(clinic: Clinic, secret: str, path: str, body: dict[str, Any] | None = None, once: str = "once-only") -> Any:
+    """Ask the operators' API; with a body, POST it under the idempotency key `once`."""
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json", "Idempotency-Key": once}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{clinic.url}/api/v1{path}", data, headers)  # noqa: S310  our own address
     with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
