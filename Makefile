@@ -11,7 +11,7 @@ export UV_CACHE_DIR := $(CURDIR)/.tools/cache
 export PIP_CACHE_DIR := $(CURDIR)/.tools/pip-cache
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint type contracts test e2e bench faults fuzz verify-full package nspawn check run
+.PHONY: help setup drift fmt lint type contracts test e2e bench faults fuzz verify-full package nspawn check run
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -57,6 +57,9 @@ test: setup ## all tests (ONLY=server for one folder)
 
 e2e: setup ## the tests with real processes and a real browser
 	@$(BIN)/pytest tests/e2e $(MORE)
+
+drift: setup ## real drift of each family, found, repaired and proved, in namespaces of its own (root, nft)
+	@ROOT=1 $(BIN)/pytest tests/e2e/test_healing_families.py $(MORE)
 
 bench: setup ## measure (ONLY=name for one)
 	@$(BIN)/python -m tests.bench $(ONLY)
