@@ -28,7 +28,6 @@ from ccshared import policy as policies
 from ccshared.rules import Compiled
 from ccshared.vocabulary import Clock
 
-
 # What a named check of a machine says now; None where there is no such check.
 Examine = Callable[[str, Host, ChecksSettings, datetime], Awaitable[Finding | None]]
 

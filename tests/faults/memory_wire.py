@@ -69,6 +69,14 @@ class MemoryWire:
         return _said(Token(token=asked.appliance_id, expires_in_s=900))
 
     async def _authorized(self, server: MemoryServer, request: Request) -> Answer:
+        match request.method, request.path:
+            case "PUT", "/patterns":
+                return Answer(204, httpx.Headers(), b"")
+            case "GET", "/policy" if server.appliance_id in self.policies:
+                return Answer(200, httpx.Headers(), orjson.dumps(self.policies[server.appliance_id][1]))
+        return await self._reported(server, request)
+
+    async def _reported(self, server: MemoryServer, request: Request) -> Answer:
         match request.method, request.path.split("/")[1:]:
             case "POST", ["checkin"]:
                 answer: Message = self._greeting(server)
@@ -81,10 +89,6 @@ class MemoryWire:
             case "PUT", ["incidents"]:
                 sent = IncidentReports.model_validate_json(request.content).incidents
                 answer = IncidentsKept(incidents=[IncidentKept(**one.model_dump()) for one in sent])
-            case "PUT", ["patterns"]:
-                return Answer(204, httpx.Headers(), b"")
-            case "GET", ["policy"] if server.appliance_id in self.policies:
-                return Answer(200, httpx.Headers(), orjson.dumps(self.policies[server.appliance_id][1]))
             case _:
                 return _refusal(404, "no such route")
         return _said(answer)

@@ -184,7 +184,7 @@ def _healed(fleet: list[Appliance], deeds: Deeds) -> dict[str, Any]:
 
 
 async def _live(scenario: Scenario, stage: Stage, run: _Run) -> None:
-    """Let all live for the duration, and then until all is receipted or the time to settle is over."""
+    """Let all live for the duration and what goes on beside it, and then until all is receipted."""
     loop = asyncio.get_running_loop()
     began, end = loop.time(), asyncio.Event()
 
@@ -202,6 +202,7 @@ async def _live(scenario: Scenario, stage: Stage, run: _Run) -> None:
         await _watch(scenario, stage, run, began)
         if beside is not None:
             await beside
+        await _settle(scenario, run)
     finally:
         run.counts.is_over = True
         end.set()
@@ -221,11 +222,18 @@ async def _watch(scenario: Scenario, stage: Stage, run: _Run, began: float) -> N
                 f"{loop.time() - began:.0f} of {scenario.duration_s:.0f} s, {len(run.counts.latencies)} requests,"
                 f" {run.counts.errors} errors"
             )
+
+
+async def _settle(scenario: Scenario, run: _Run) -> None:
+    """Wait until all is receipted, or the time for that is over."""
+    loop = asyncio.get_running_loop()
     until = loop.time() + scenario.settle_s
     for one in run.fleet:
         if one.agent.uploader is not None:
             one.agent.uploader.wake.set()
-    while loop.time() < until and not run.stop.is_set() and any(one.waiting() for one in run.fleet):
+    while (
+        asyncio.get_running_loop().time() < until and not run.stop.is_set() and any(one.waiting() for one in run.fleet)
+    ):
         await _sleep(run.stop, 0.5)
 
 

@@ -1,6 +1,6 @@
-"""What breaks on an appliance of a simulated fleet, and who stands in for its root helper; the healing is the agent's own.
+"""What breaks on an appliance of a simulated fleet, and who stands in for its root helper. Healing is the agent's own.
 
-No root process runs for an appliance that is no machine. The stand-in answers as the helper does, but keeps no bound of
+No root process runs for what is no machine. The stand-in answers as the helper does, but keeps no bound of
 its own: what it counts is what the agent's bounds let through.
 """
 
@@ -29,7 +29,7 @@ LOOK_S = 300.0  # between two rounds of a real agent
 
 @dataclass(frozen=True)
 class Begun:
-    """An order or a repair that a helper was asked for: on whose machine, when, and its last check-in by then (ms UTC)."""
+    """An order or a repair that a helper was asked for: where, when, and its last check-in by then (ms UTC)."""
 
     kind: str
     number: int
