@@ -14,11 +14,14 @@ from ccagent.client import Client
 from ccagent.healing import Healer
 from ccagent.identity import Identity
 from ccagent.places import Places
+from ccagent.policy import STOP
 from ccagent.store import Tx
 from ccshared import orders, runbooks
 from ccshared.orders import BadOrderError, SignedOrder
 from ccshared.policy import Policy
 from ccshared.runbooks import BadParametersError, Runbook
+
+STOPPED = "healing is stopped here, by the policy in force"
 
 # What the agent does itself: returns in words what came of it, or raises.
 Errand = Callable[[], Awaitable[str]]
@@ -123,11 +126,18 @@ async def _runbook(these: Orders, order: SignedOrder) -> Runbook:
         raise RefusedError(f"the runbook {order.runbook} as it was ordered is not in the catalogue")
     if runbook.people_only:
         raise RefusedError(f"the runbook {order.runbook} is for people only")
+    if is_stopped(these.healer, runbook):
+        raise RefusedError(STOPPED)
     try:
         runbooks.check_parameters(runbook, order.parameters)
     except BadParametersError as error:
         raise RefusedError(f"the runbook {order.runbook} does not take these parameters: {error}") from error
     return runbook
+
+
+def is_stopped(healer: Healer, runbook: Runbook) -> bool:
+    """Return whether the stop switch holds a runbook back: all that run steps, ordered too; errands change nothing."""
+    return healer.mode == STOP and runbook.action is None
 
 
 def _in_catalogue(healer: Healer, order: SignedOrder) -> Runbook | None:

@@ -98,6 +98,10 @@ class PeopleOnlyError(CentralCommandError):
     """This runbook is for people: nothing of it runs by itself, and it cannot be ordered."""
 
 
+class HealingStoppedError(CentralCommandError):
+    """Healing is stopped there: nothing is done to its machines, ordered or not, until healing.mode says otherwise."""
+
+
 class RuleStateError(CentralCommandError):
     """The rule is not where that can be decided of it."""
 

@@ -11,8 +11,11 @@ from ccserver.scope import Database
 _log = logging.getLogger("ccserver")
 
 
-async def check_database(database: Database) -> None:
-    """Refuse an unfit database: WrongRoleError, NotDurableError, or one of the MigrationErrors."""
+async def check_database(database: Database, *, running: bool = False) -> None:
+    """Refuse an unfit database: WrongRoleError, NotDurableError, or one of the MigrationErrors.
+
+    A server that is `running` already takes a schema that the next release has migrated.
+    """
     async with database.bare() as conn:
         role, settings, ledger = await server.role(conn), await server.settings(conn), await server.ledger(conn)
     if role.is_superuser or role.bypasses_row_security or role.owns_tables:
@@ -25,7 +28,7 @@ async def check_database(database: Database) -> None:
         raise NotDurableError(f"The database has {', '.join(off)} off and may lose what it acknowledged: set it to on.")
     if off:
         _log.warning("the database says that it is for tests: %s off", ", ".join(off))
-    migrate.check(ledger)
+    migrate.check(ledger, running=running)
 
 
 async def check_keys(database: Database, keys: ServerKeys) -> None:

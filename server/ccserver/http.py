@@ -114,6 +114,7 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.SiteClosedError: (409, "site-closed"),
     errors.NotPendingError: (409, "not-pending"),
     errors.PeopleOnlyError: (409, "people-only"),
+    errors.HealingStoppedError: (409, "healing-stopped"),
     errors.RuleStateError: (409, "rule-state"),
     errors.LastOwnerError: (409, "last-owner"),
     errors.LogGapError: (409, "log-gap"),

@@ -102,9 +102,13 @@ def pending(known: list[Migration], ledger: dict[int, tuple[str, str]]) -> list[
     return rest
 
 
-def check(ledger: dict[int, tuple[str, str]]) -> None:
-    """Refuse a schema that is not exactly this release's: NotMigratedError, NewerSchemaError or MigrationError."""
-    if pending(files(), ledger):
+def check(ledger: dict[int, tuple[str, str]], *, running: bool = False) -> None:
+    """Refuse a schema that is not exactly this release's: NotMigratedError, NewerSchemaError or MigrationError.
+
+    A server that is `running` already goes on while the next release has migrated: a schema only ever grows under it.
+    """
+    known = files()
+    if pending(known, {number: row for number, row in ledger.items() if not running or number <= len(known)}):
         raise NotMigratedError
 
 

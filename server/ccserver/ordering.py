@@ -12,6 +12,7 @@ import orjson
 
 from ccserver.errors import (
     BadBodyError,
+    HealingStoppedError,
     NotFoundError,
     NotPendingError,
     PeopleOnlyError,
@@ -19,9 +20,9 @@ from ccserver.errors import (
     SecondPersonNeededError,
 )
 from ccserver.keys import ServerKeys
-from ccserver.queries import appliances, orders
+from ccserver.queries import appliances, orders, settings
 from ccserver.queries.orders import Draft, Release
-from ccserver.scope import PartnerScope, SiteScope
+from ccserver.scope import PLATFORM, PartnerScope, SiteScope
 from ccshared import ids
 from ccshared.envelope import PayloadType
 from ccshared.orders import SignedOrder, make
@@ -81,11 +82,19 @@ async def push(scope: SiteScope, keys: ServerKeys, appliance_id: str, checked: C
     """Make an order for an appliance of the site, and release it unless it needs approval; return its id."""
     if not await appliances.is_in_service(scope, appliance_id):
         raise NotFoundError("There is no such appliance in service at this site.")
+    await _demand_no_stop(scope, appliance_id, checked.runbook)
     draft = draft_of(checked, scope.site_id, appliance_id, who)
     await orders.insert(scope, draft)
     if not checked.needs_approval:
         await release(scope, keys, draft, None)
     return draft.id
+
+
+async def _demand_no_stop(scope: SiteScope, appliance_id: str, runbook: Runbook) -> None:
+    """Raise HealingStoppedError where the stop is on; an errand of the agent's own changes nothing and may go."""
+    concerned = {PLATFORM, scope.partner_id, scope.site_id, appliance_id}
+    if runbook.action is None and any(stop.target_id in concerned for stop in await settings.stops(scope)):
+        raise HealingStoppedError
 
 
 def draft_of(checked: Checked, site_id: str, appliance_id: str, who: Who) -> Draft:
@@ -118,6 +127,7 @@ async def approve(scope: SiteScope, keys: ServerKeys, catalogue: Catalogue, orde
         raise NotPendingError("The order is a part of one for many, which is approved as a whole.")
     check_second(who, draft.created_by, draft.creator)
     check_same(catalogue, draft.runbook_id, draft.runbook_digest)
+    await _demand_no_stop(scope, draft.appliance_id, catalogue[draft.runbook_id])
     await release(scope, keys, draft, who.actor)
 
 

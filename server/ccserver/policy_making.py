@@ -10,11 +10,10 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import orjson
 
-from ccserver import setting_levels
+from ccserver import promotion, setting_levels
 from ccserver.context import Context
 from ccserver.queries import appliances, policies, rules, settings
 from ccserver.queries.rules import Learned
@@ -23,12 +22,11 @@ from ccserver.tokens import Device
 from ccshared import canonical
 from ccshared.envelope import PayloadType
 from ccshared.policy import MAX_BYTES, MAX_RULES, Policy, Window, make
-from ccshared.rules import BUILT_IN, BadRuleError, Rule, from_dict, to_dict
+from ccshared.rules import BUILT_IN, BadRuleError, Rule, to_dict
 from ccshared.settings import Value
 from ccshared.vocabulary import RuleStatus
 
 FORM = 1  # of what is made here: counted up where the same settings make another policy
-LEARNED_PRIORITY = 200  # after those of the package
 _HEALING = "healing."
 _SPARE_BYTES = 1024  # for the version, and the name of the key that signs
 log = logging.getLogger("ccserver.policy_making")
@@ -114,21 +112,9 @@ def _readable(learned: Sequence[Learned]) -> Iterator[Rule]:
     """Give the partner's rules that are ones; what is none is left out and logged: the rest must still be heard."""
     for each in learned:
         try:
-            yield from_dict(rule_of(each))
+            yield promotion.as_rule(each.id, each.pattern_signature, each.runbook_id, each.conditions)
         except BadRuleError as error:
             log.warning("rule %s is left out of every policy: %s", each.id, error)
-
-
-def rule_of(learned: Learned) -> dict[str, Any]:
-    """Return a partner's rule as policies say it."""
-    return {
-        "id": learned.id,
-        "name": f"learned {learned.pattern_signature}",
-        "priority": LEARNED_PRIORITY,
-        "conditions": learned.conditions,
-        "runbook": learned.runbook_id,
-        "source": "learned",
-    }
 
 
 def window(values: Mapping[str, Value]) -> Window | None:

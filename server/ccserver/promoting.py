@@ -12,6 +12,8 @@ from ccserver.queries.pattern_runbooks import Group
 from ccserver.queries.rules import Draft, Rule, Verdict
 from ccserver.retention import Swept
 from ccserver.scope import PartnerScope, PlatformScope
+from ccshared import rules as forms
+from ccshared import wilson
 from ccshared.canonical import Json
 from ccshared.runbooks import Runbook
 from ccshared.vocabulary import RuleStatus
@@ -119,7 +121,7 @@ async def explain(scope: PartnerScope, rule_id: str) -> Explained:
     """Return why there is a rule, and what came of it; NotFoundError where there is none."""
     rule = await _found(scope, rule_id)
     sources = await _sources(scope, rule)
-    ready = promotion.as_rule((rule.id, rule.runbook_id), rule.conditions)
+    ready = _ready(rule)
     past = await incidents.past(scope, _pinned(rule), MAX_PAST)
     return Explained(
         rule,
@@ -129,6 +131,14 @@ async def explain(scope: PartnerScope, rule_id: str) -> Explained:
         await rule_trials.fate(scope, rule.id, rule.canary_appliance_id or ""),
         await rule_trials.fate(scope, rule.id, None),
     )
+
+
+def _ready(rule: Rule) -> forms.Rule | None:
+    """Return a stored rule ready to be replayed; None where what is stored is none."""
+    try:
+        return promotion.as_rule(rule.id, rule.pattern_signature, rule.runbook_id, rule.conditions)
+    except forms.BadRuleError:
+        return None
 
 
 async def plan(
@@ -196,7 +206,7 @@ async def _decide(
 
 def told(plan_: Plan) -> dict[str, Json]:
     """Return the numbers behind a plan, whole numbers all of them, because they are sealed as evidence."""
-    bound = int(promotion.lower_bound(plan_.successes, plan_.count) * 1000)
+    bound = int(wilson.lower_bound(plan_.successes, plan_.count) * 1000)
     return {name: value for name, value in asdict(plan_).items() if name != "runbook_id"} | {
         "lower_bound_permille": bound
     }

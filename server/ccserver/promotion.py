@@ -5,15 +5,15 @@ stays: what is judged is what the totals say now.
 """
 
 import hashlib
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ccshared import rules
-from ccshared.rules import Condition, Rule
+from ccshared.rules import Rule
 from ccshared.runbooks import BadParametersError, Runbook, check_parameters
 from ccshared.vocabulary import Risk, RuleStatus
+from ccshared.wilson import lower_bound
 
 LEAST_COUNT = 5
 LEAST_PERCENT = 90
@@ -24,8 +24,9 @@ LEAST_BESIDE_THE_LOUDEST = 2  # one that tries again and again is one opinion
 TRIAL_COUNT = 3
 MOST_FAILED_PERCENT = 20
 
+LEARNED_PRIORITY = 200  # after those of the package
+
 _HELPFUL_PERCENT = 50
-_Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,6 @@ class Plan:
         far = f"at {self.sites} site{'' if self.sites == 1 else 's'}"
         where = {"appliance": "on this appliance", "site": "at this site"}.get(self.level, far)
         return f"it helped {self.successes} of {self.count} times for this pattern, {where}"
-
-
-def lower_bound(successes: int, count: int) -> float:
-    """Return the lower end of Wilson's 95 % interval of a share (Wilson 1927); 0 without a try."""
-    if count <= 0:
-        return 0.0
-    share, z2 = successes / count, _Z * _Z
-    spread = _Z * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
-    return (share + z2 / (2 * count) - spread) / (1 + z2 / count)
 
 
 def weigh(sources: Iterable[Source]) -> Evidence:
@@ -252,10 +244,15 @@ def _fields(past: Past) -> dict[str, Any]:
     return {name: value for name, value in {**told, **known}.items() if value is not None}
 
 
-def as_rule(rule: tuple[str, str], said: Sequence[Mapping[str, Any]]) -> Rule | None:
-    """Return a stored rule (its id and runbook, its conditions) ready to be replayed; None when it is none."""
-    try:
-        made = tuple(Condition(each["field"], each["operator"], each["value"]) for each in said)
-        return Rule(rule[0], rule[0], 0, made, rule[1], source="learned")
-    except (ValueError, KeyError, TypeError):
-        return None
+def as_rule(rule_id: str, signature: str, runbook_id: str, conditions: Any) -> Rule:
+    """Return a learned rule as policies say it, from what is stored of it; BadRuleError when it is none."""
+    return rules.from_dict(
+        {
+            "id": rule_id,
+            "name": f"learned {signature}",
+            "priority": LEARNED_PRIORITY,
+            "conditions": conditions,
+            "runbook": runbook_id,
+            "source": "learned",
+        }
+    )

@@ -288,6 +288,12 @@ async def test_an_unknown_runbook_or_digest_is_rejected_after_a_look_at_the_newe
     assert appliance.policies == 1
 
 
+async def test_while_healing_is_stopped_an_order_that_runs_steps_is_rejected(appliance: Appliance) -> None:
+    made = policy_of(mode="stop")
+    appliance.healer.in_force = InForce(made, sign_policy(appliance.server, made))
+    await rejected(appliance, order_of(runbook()), "stopped")
+
+
 async def test_a_runbook_for_people_is_rejected(appliance: Appliance) -> None:
     book = runbook("encrypt", people_only=True)
     made = policy_of(book)

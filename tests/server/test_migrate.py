@@ -9,6 +9,7 @@ import pytest
 from ccserver import errors, health, migrate
 from ccserver.localpg import Urls
 from ccserver.scope import open_pool
+from tests.devices import Running
 
 
 def quiet(_: str) -> None:
@@ -89,6 +90,15 @@ async def test_the_server_refuses_a_schema_that_is_not_its_own(
     if error is not errors.NotMigratedError:
         with pytest.raises(error):
             await migrate.run(database.owner, quiet)
+
+
+async def test_a_server_that_runs_stays_ready_while_the_next_release_has_migrated(
+    database: Urls, server: Running
+) -> None:
+    await change_ledger(database, "INSERT INTO schema_migrations VALUES (999, '999_future.sql', 'x')")
+    assert (await server.client.get("/readyz")).status_code == 200
+    await change_ledger(database, "UPDATE schema_migrations SET sha256 = 'edited' WHERE number = 2")
+    assert (await server.client.get("/readyz")).status_code == 503
 
 
 async def test_a_database_of_nothing_is_not_migrated(empty_database: Urls) -> None:

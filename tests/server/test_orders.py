@@ -16,6 +16,7 @@ from ccserver.config import Config
 from ccserver.retention import Terms
 from ccshared import orders, policy, runbooks
 from ccshared.envelope import PayloadType
+from ccshared.vocabulary import SettingLevel
 from tests.devices import Device, Running
 from tests.operators import Operator, audited, type_of, with_key, with_session
 from tests.ordering import HIGH, LOW, PEOPLE, extended
@@ -120,6 +121,24 @@ async def test_what_cannot_be_ordered_is_refused(
     answer = await technician.call("POST", ORDERS, json=wanted(device) | change)
     assert (answer.status_code, type_of(answer)) == (status, kind)
     assert (await technician.call("GET", "orders")).json()["items"] == []
+
+
+@pytest.mark.parametrize("level", list(SettingLevel))
+async def test_where_healing_is_stopped_only_errands_are_ordered(device: Device, level: SettingLevel) -> None:
+    target = {"platform": "platform", "partner": "acme", "site": "acme-clinic"}.get(level, device.appliance_id)
+    async with device.server.db.partner("platform" if level == "platform" else "acme") as scope:
+        await scope.conn.execute(
+            "INSERT INTO settings (partner_id, level, target_id, name, value, updated_by)"
+            " VALUES ($1, $2, $3, 'healing.mode', '\"stop\"', 'test')",
+            scope.partner_id,
+            str(level),
+            target,
+        )
+    technician = await with_key(device.server, "technician")
+    answer = await technician.call("POST", ORDERS, json=wanted(device))
+    assert (answer.status_code, type_of(answer)) == (409, "healing-stopped")
+    errand = {"appliance_id": device.appliance_id, "runbook_id": "run-checks-now"}
+    assert (await technician.call("POST", ORDERS, json=errand)).status_code == 201
 
 
 async def test_viewers_and_strangers_order_nothing(device: Device) -> None:

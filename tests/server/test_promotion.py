@@ -7,6 +7,8 @@ import pytest
 
 from ccserver import catalogue, promotion
 from ccserver.promotion import Evidence, Fate, Past, Source
+from ccshared import wilson
+from ccshared.rules import BadRuleError
 from ccshared.runbooks import Runbook
 
 RUN = "run-backup"
@@ -31,7 +33,7 @@ def known() -> Mapping[str, Runbook]:
     [(0, 0, 0.0), (0, 5, 0.0), (5, 5, 0.5655), (9, 10, 0.5958), (50, 50, 0.9287), (95, 100, 0.8882)],
 )
 def test_the_lower_bound_is_wilsons(successes: int, count: int, bound: float) -> None:
-    assert promotion.lower_bound(successes, count) == pytest.approx(bound, abs=1e-4)
+    assert wilson.lower_bound(successes, count) == pytest.approx(bound, abs=1e-4)
 
 
 def test_five_occurrences_on_two_appliances_make_a_candidate() -> None:
@@ -145,8 +147,7 @@ def past(signature: str, site: str, host: str, outcome: str | None, severity: st
 
 
 def test_a_replay_says_what_a_rule_would_have_answered() -> None:
-    rule = promotion.as_rule(("r", RUN), promotion.conditions("a" * 16, "backup_stale"))
-    assert rule is not None
+    rule = promotion.as_rule("r", "a" * 16, RUN, promotion.conditions("a" * 16, "backup_stale"))
     ended = [("a", "success"), ("a", "success"), ("a", None), ("b", "recovered")]
     history = [past("a" * 16, site, f"h-{n}", outcome) for n, (site, outcome) in enumerate(ended)]
     seen = promotion.replay(rule, [*history, past("b" * 16, "a", "h", "success")])
@@ -154,11 +155,12 @@ def test_a_replay_says_what_a_rule_would_have_answered() -> None:
     assert seen.ended == {"L3 success": 2, "nobody recovered": 1, "open": 1}
 
 
-def test_a_stored_rule_whose_conditions_are_none_is_none() -> None:
+def test_a_stored_rule_whose_conditions_are_none_is_refused() -> None:
     for said in (
         [],
         [{"field": "check"}],
         [{"field": "check", "eq": "backup"}],
         [{"field": 1, "operator": 2, "value": 3}],
     ):
-        assert promotion.as_rule(("r", RUN), said) is None
+        with pytest.raises(BadRuleError):
+            promotion.as_rule("r", "a" * 16, RUN, said)

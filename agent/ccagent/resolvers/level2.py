@@ -6,7 +6,6 @@ proposal: it is checked against the signed catalogue like any other, and all tha
 
 import json
 import logging
-import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from ccagent.resolvers import Proposal
 from ccshared.messages import PlanAnswer, PlanRequest
 from ccshared.policy import Policy
 from ccshared.vocabulary import Level
+from ccshared.wilson import lower_bound
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +63,6 @@ async def propose(
     if found is None and planners.endpoint is not None:
         return _by_endpoint(await planners.endpoint(_question(planners.model, incident, policy, tried)))
     return found
-
-
-def lower_bound(successes: int, total: int) -> float:
-    """Return Wilson's lower bound (95 %) of a share: few tries prove little (Wilson 1927)."""
-    if total <= 0:
-        return 0.0
-    z, share = 1.96, successes / total
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return (centre - spread) / (1 + z * z / total)
 
 
 def _by_server(answer: PlanAnswer) -> Proposal | None:

@@ -124,7 +124,7 @@ async def counting(scope: SiteScope, places: Sequence[Place]) -> list[Made]:
     return [Made(**{**row, "value": orjson.loads(row["value"])}) for row in rows]
 
 
-async def stops(scope: PartnerScope) -> list[Place]:
+async def stops(scope: PartnerScope | SiteScope) -> list[Place]:
     """Return where the switch is set that stops all healing: of the scope's partner, its sites, and the platform."""
     rows = await scope.conn.fetch(
         """

@@ -23,7 +23,7 @@ async def is_alive(_request: Request) -> Response:
 async def is_ready(request: Request) -> Response:
     """Say that the database answers with the schema and role that this release needs; 503 otherwise."""
     try:
-        await health.check_database(context.of(request).db)
+        await health.check_database(context.of(request).db, running=True)
     except CentralCommandError as error:
         raise DatabaseUnavailableError(f"Not ready: {type(error).__doc__}") from error
     return reply(Health())
