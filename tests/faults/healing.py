@@ -52,6 +52,7 @@ AT_ONCE_S = 30.0  # from a check-in's answer to what it asks for, after the 20 s
 BESIDE = 40
 AFTER_STOP_STEPS = 25  # of 5 s
 RUNBOOK = "run-backup"
+_RELEASED = "SELECT count(*) FROM orders WHERE envelope IS NOT NULL"
 T = TypeVar("T")
 
 _OPEN = "SELECT count(*) FROM incidents WHERE resolved_at IS NULL AND escalated_at IS NULL"
@@ -242,6 +243,7 @@ class Ordered:
     reasons: list[str] = field(default_factory=list)
     begun_at_pause: list[int] = field(default_factory=list)
     most_out: int = 0
+    released_later: int = 0
 
 
 def _order_in_vain(row: Row, seed: int, count: int) -> None:
@@ -276,6 +278,7 @@ def _judge_orders(row: Row, ordered: Ordered, deeds: Deeds, count: int) -> None:
     row.expect(ordered.reasons == ["the canary failed", "3 failures in a row"], f"it paused for {ordered.reasons}")
     row.expect(ordered.begun_at_pause[:1] == [1], f"the canary was not alone: {ordered.begun_at_pause}")
     row.expect(ordered.stopped.orders > 0, "no order was begun before the stop")
+    row.expect(ordered.released_later == 0, f"{ordered.released_later} orders were released after the stop")
 
 
 async def _prepare(server: Running, count: int) -> list[str]:
@@ -311,9 +314,11 @@ async def _order(ordered: Ordered, these: list[Appliance]) -> None:
     while _orders(these) == before:
         await _step(ordered)
     await far.ask(_set_mode(far.running, "stop"))
+    released = await far.ask(_number(far.running, _RELEASED))
     _note_stop(ordered.stopped, these)
     for _ in range(AFTER_STOP_STEPS):
         await _step(ordered)
+    ordered.released_later = await far.ask(_number(far.running, _RELEASED)) - released
 
 
 def _orders(these: list[Appliance]) -> int:
@@ -336,9 +341,9 @@ async def _step(ordered: Ordered) -> None:
     await asyncio.sleep(5)
     if int(loop.time() // MINUTELY_S) != int(before // MINUTELY_S):
         await ordered.far.ask(fleets.advance_every(server.db, Means(server.keys, catalogue.load())))
-    ordered.most_out = max(ordered.most_out, await ordered.far.ask(_out(server)))
+    ordered.most_out = max(ordered.most_out, await ordered.far.ask(_number(server, _GOING)))
 
 
-async def _out(server: Running) -> int:
+async def _number(server: Running, query: str) -> int:
     async with server.db.platform() as scope:
-        return int(await scope.conn.fetchval(_GOING))
+        return int(await scope.conn.fetchval(query))
