@@ -33,8 +33,9 @@ setup: .venv/.ready ## make .venv with everything locked in uv.lock
 	  echo "uv sync failed; the lines above say why. Mend it and say 'make' again." >&2; exit 1; }
 	@touch $@
 
-# ONLY=server runs one folder of tests/; MORE takes further options of pytest.
+# ONLY=server runs one folder of tests/; MORE takes further options of pytest; JOBS is how many files at a time.
 ONLY ?=
+JOBS ?= 2
 MORE ?=
 TESTS = $(if $(ONLY),tests/$(ONLY),tests)
 
@@ -52,7 +53,7 @@ contracts: setup ## who may import whom
 
 test: setup ## all tests (ONLY=server for one folder)
 	@echo "tests: $(TESTS)"
-	@$(BIN)/pytest $(TESTS) $(MORE)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS) $(MORE)
 
 e2e: setup ## the tests with real processes and a real browser
 	@$(BIN)/pytest tests/e2e $(MORE)
