@@ -323,7 +323,7 @@ async def _patrol(agent: Agent) -> None:
         next_at = clock.boottime() + agent.healer.config.agent.patrol_interval_s
         agent.look.clear()
         await patrol_once(agent)
-        await _event(agent.look, max(1.0, next_at - clock.boottime()))
+        await heard(agent.look, max(1.0, next_at - clock.boottime()))
 
 
 def tend(agent: Agent) -> None:
@@ -466,7 +466,7 @@ async def _check_ins(agent: Agent, client: Client) -> None:
             failures, silent = 0, False
             pause = checkin_pause_s(None, failures, interval, agent.pace.uniform)
         agent.checkin_now.clear()
-        await _event(agent.checkin_now, pause)
+        await heard(agent.checkin_now, pause)
 
 
 async def _mirror(agent: Agent, client: Client) -> None:
@@ -481,10 +481,10 @@ async def _mirror(agent: Agent, client: Client) -> None:
             failures += 1
             pause = wait_s(error, failures, agent.pace.uniform)
             log.warning("incidents and patterns wait, next try in %.0f s: %s", pause, error)
-            await _event(agent.mirror_now, pause)
+            await heard(agent.mirror_now, pause)
         else:
             failures = 0
-            await _event(agent.found, MIRROR_S)
+            await heard(agent.found, MIRROR_S)
 
 
 async def _line(agent: Agent) -> None:
@@ -511,7 +511,8 @@ async def _until(news: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
     return ended
 
 
-async def _event(event: asyncio.Event, at_most_s: float) -> None:
+async def heard(event: asyncio.Event, at_most_s: float | None) -> None:
+    """Return once an event is set, or after so many seconds; None: wait for the event alone."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(at_most_s):
             await event.wait()

@@ -5,15 +5,17 @@ anew at that moment, so a stop that came meanwhile holds.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, cast
 
-from ccagent import attempts, incidents, order_clock, policy, scrubbing
+from ccagent import attempts, checks, incidents, order_clock, policy, scrubbing
 from ccagent.attempts import Key, Moment, Verdict
 from ccagent.clock import ClockWatch
-from ccagent.config import Config
+from ccagent.config import ChecksSettings, Config
+from ccagent.finding import Finding
 from ccagent.hands import Ask
 from ccagent.host import Host
 from ccagent.incidents import Incident
@@ -25,6 +27,9 @@ from ccshared import phi, rules
 from ccshared import policy as policies
 from ccshared.rules import Compiled
 from ccshared.vocabulary import Clock
+
+# What a named check of a machine says now; None where there is no such check.
+Examine = Callable[[str, Host, ChecksSettings, datetime], Awaitable[Finding | None]]
 
 
 class Answer(StrEnum):
@@ -54,7 +59,7 @@ class Healer:
     """What healing shares: the policy in force, whom to ask, and the one pair of hands that does one thing at a time.
 
     `config` are the settings in effect. `due` are incidents that may be repaired now, `stirred` says that there are
-    new ones; `repaired` is called after each try.
+    new ones; `repaired` is called after each try, and `examine` says whether it helped.
     """
 
     store: Store
@@ -69,6 +74,7 @@ class Healer:
     due: dict[str, None] = field(default_factory=dict)
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
     repaired: Callable[[], None] = field(default=lambda: None)
+    examine: Examine = field(default=checks.run_named)
     _compiled: tuple[InForce | None, Compiled] | None = None
 
     @property

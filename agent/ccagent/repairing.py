@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ccagent import alarms, attempts, budget, checks, evidence, hands, healing, incidents, queue, scrubbing
+from ccagent import alarms, attempts, budget, evidence, hands, healing, incidents, queue, scrubbing
 from ccagent.alarms import Alarm
 from ccagent.attempts import Attempt, Moment
 from ccagent.budget import NoRoomError
@@ -177,7 +177,7 @@ async def _post(healer: Healer, attempt: Attempt) -> Scrubbed | None:
 async def recheck(healer: Healer, name: str) -> Scrubbed | None:
     """Return what a check of this machine says now, scrubbed; None where there is no such check."""
     now = datetime.fromtimestamp(healer.watch.stamp()[0] / 1000, UTC)
-    found = await checks.run_named(name, healer.host(), healer.config.checks, now)
+    found = await healer.examine(name, healer.host(), healer.config.checks, now)
     return None if found is None else scrubbing.scrub(healer.scrub_key, found)
 
 

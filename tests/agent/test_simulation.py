@@ -1,14 +1,16 @@
 """What a simulation is told, counts and judges."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ccagent.client import Answer, Request
 from ccagent.places import BadConfigError
-from ccagent.simulation import scenario, tally
+from ccagent.simulation import mending, scenario, tally
 from ccagent.simulation.lines import Cut, Line
+from ccagent.simulation.mending import Begun, Deeds
 from ccagent.simulation.scenario import Objectives
 from ccagent.simulation.tally import Tally
 
@@ -92,3 +94,25 @@ def test_what_the_end_cuts_short_is_no_error() -> None:
     counts.is_over = True
     counts.failed()
     assert counts.summary()["errors"] == 1
+
+
+def test_repairs_are_counted_in_any_24_hours_of_one_appliance() -> None:
+    day = mending.DAY_MS
+    begun = [Begun("repair", 1, at, None) for at in (0, day // 2, day - 1, day, day + 1)]
+    assert mending.most_in_a_day(begun) == 4
+    assert mending.most_in_a_day([replace(one, number=at) for at, one in enumerate(begun)]) == 1
+    assert mending.most_in_a_day([]) == 0
+
+
+def test_orders_that_run_at_the_same_moment_are_counted_and_repairs_are_not() -> None:
+    deeds = Deeds()
+    for number, kind in enumerate(("order", "repair", "order")):
+        deeds.begin(Begun(kind, number, 0, None))
+    deeds.end("order")
+    deeds.begin(Begun("order", 3, 1, None))
+    told = deeds.summary()
+    assert (told["repairs"], told["orders"], told["most_orders_at_once"]) == (1, 3, 2)
+
+
+def test_a_misspelt_name_of_healing_is_said(tmp_path: Path) -> None:
+    assert "did you mean helps" in refused(tmp_path, LEAST + "[healing]\nhelp = 0.5")

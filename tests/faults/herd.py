@@ -70,7 +70,7 @@ def _come_back(row: Row, name: str, seed: int, count: int, outage: Outage) -> No
     with scratch() as folder:
         wire = MemoryWire(STAMP[0])
         for number in range(1, count + 1):
-            _settle_in(folder, number, wire, seed, OUTAGE_H)
+            settle_in(folder, number, wire, seed, OUTAGE_H)
         outcome = fleet.play(_scenario(seed, count, outage), Stage(folder, wire=wire, start_ms=STAMP[0]))
     row.count("appliances", count)
     _judge(row, name, outcome)
@@ -92,7 +92,7 @@ def _live_through_all(row: Row, seed: int) -> None:
     with scratch() as folder:
         wire = MemoryWire(STAMP[0])
         for number in range(1, LIVE_ALL + 1):
-            _settle_in(folder, number, wire, seed, 0)
+            settle_in(folder, number, wire, seed, 0)
         scenario = _scenario(seed, LIVE_ALL, outage)
         quiet = {"duration_s": OUTAGE_H * HOUR_S, "settle_s": 0, "objectives": Objectives()}
         fleet.play(_with(scenario, quiet), Stage(folder, wire=wire, start_ms=STAMP[0]))
@@ -132,7 +132,7 @@ def _told(places: Places, now_ms: int) -> Told:
     return Told(left.retry_count, left.error_class, ((left.next_retry_at_ms or now_ms) - now_ms) / 1000)
 
 
-def _settle_in(folder: Path, number: int, wire: MemoryWire, seed: int, hours: int) -> None:
+def settle_in(folder: Path, number: int, wire: MemoryWire, seed: int, hours: int) -> None:
     """Make an enrolled appliance that failed for so many hours to deliver what it sealed meanwhile."""
     places, chance = appliance.places_of(folder, number), seeded(seed, f"settle {number}")
     places.state_dir.mkdir()

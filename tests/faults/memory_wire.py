@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import orjson
@@ -16,6 +17,7 @@ from ccshared.messages import (
     IncidentsKept,
     Message,
     Nonce,
+    ServerKeysAnswer,
     Token,
     TokenRequest,
 )
@@ -26,10 +28,14 @@ LATENCY_S = 0.05
 
 @dataclass
 class MemoryWire:
-    """`servers` are the appliances that it knows, by their ids; `now_ms` is its clock at the moment it was made."""
+    """`servers` are the appliances that it knows, by their ids; `now_ms` is its clock at the moment it was made.
+
+    `policies` are their signed policies, each with its version.
+    """
 
     now_ms: int
     servers: dict[str, MemoryServer] = field(default_factory=dict)
+    policies: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
 
     def know(self, appliance_id: str, public_key: bytes) -> None:
         """Take an appliance as enrolled."""
@@ -49,6 +55,8 @@ class MemoryWire:
                 return _said(Nonce(nonce=secrets.token_hex(16)))
             case "POST /token":
                 return self._token(TokenRequest.model_validate_json(request.content))
+            case "GET /keys":
+                return _said(ServerKeysAnswer(keys=[]))
         server = self.servers.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
         if server is None:
             return _refusal(401, "no token")
@@ -61,6 +69,14 @@ class MemoryWire:
         return _said(Token(token=asked.appliance_id, expires_in_s=900))
 
     async def _authorized(self, server: MemoryServer, request: Request) -> Answer:
+        match request.method, request.path:
+            case "PUT", "/patterns":
+                return Answer(204, httpx.Headers(), b"")
+            case "GET", "/policy" if server.appliance_id in self.policies:
+                return Answer(200, httpx.Headers(), orjson.dumps(self.policies[server.appliance_id][1]))
+        return await self._reported(server, request)
+
+    async def _reported(self, server: MemoryServer, request: Request) -> Answer:
         match request.method, request.path.split("/")[1:]:
             case "POST", ["checkin"]:
                 answer: Message = self._greeting(server)
@@ -78,10 +94,11 @@ class MemoryWire:
         return _said(answer)
 
     def _greeting(self, server: MemoryServer) -> CheckinAnswer:
+        version = self.policies.get(server.appliance_id, (None,))[0]
         return CheckinAnswer(
             server_at_ms=self.now_ms + round(asyncio.get_running_loop().time() * 1000),
             head_size=sum(stored.row.size for stored in server.logs.values()),
-            policy_etag=None,
+            policy_etag=None if version is None else str(version),
             orders_waiting=False,
             next_checkin_s=60,
         )

@@ -5,10 +5,11 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from ccagent import daemon, finding, identity, opening, patrol, queue
+from ccagent import daemon, finding, identity, opening, patrol, queue, repairing
 from ccagent.client import Client
 from ccagent.clock import Clocks, ClockWatch
 from ccagent.config import ChecksSettings, Config
@@ -20,7 +21,9 @@ from ccagent.patrol import Patrol
 from ccagent.places import Places
 from ccagent.report import Vitals
 from ccagent.scrubbing import load_key
+from ccagent.simulation import mending
 from ccagent.simulation.lines import Cut
+from ccagent.simulation.mending import Machine
 from ccagent.simulation.scenario import Scenario
 from ccagent.uploader import Pace
 from ccshared.vocabulary import Family, Severity
@@ -42,7 +45,7 @@ class FleetPlaces(Places):
 class Appliance:
     """One of the fleet. `chance` is its own; `failing` are the checks that fail at the moment.
 
-    `time` gives the seconds since the play began.
+    `time` gives the seconds since the play began. Where there is a `machine`, what breaks on it is repaired.
     """
 
     number: int
@@ -54,6 +57,7 @@ class Appliance:
     failing: list[str] = field(default_factory=list)
     rounds: int = 0
     time: Callable[[], float] = field(default=lambda: 0.0)
+    machine: Machine | None = None
 
     @property
     def name(self) -> str:
@@ -101,7 +105,19 @@ async def live(one: Appliance, scenario: Scenario, client: Client, end: asyncio.
     loops = daemon.server_loops(one.agent, one.who, client)
     loops["rounds"] = partial(_rounds, one, scenario)
     loops["line"] = partial(_notice, one)
+    if one.machine is not None:
+        loops["breaks"] = partial(mending.breaks, one.machine, lambda: one.time() > scenario.duration_s)
+        loops["looks"] = partial(_looks, one, one.machine)
+        loops["healing"] = partial(repairing.work, one.agent.healer)
     await daemon.together(end.wait(), loops)
+
+
+async def _looks(one: Appliance, machine: Machine) -> None:
+    """Do the rounds of the check that breaks, as a real agent's patrol does them."""
+    while True:
+        await mending.wait_for_news(machine)
+        about = await machine.examine(mending.CHECK, machine.host, one.agent.config.checks, datetime.now(UTC))
+        await _take(one, [about])
 
 
 async def _rounds(one: Appliance, scenario: Scenario) -> None:
@@ -113,11 +129,15 @@ async def _rounds(one: Appliance, scenario: Scenario) -> None:
         if one.time() > scenario.duration_s:
             break
         found = _incident(one) if one.chance.random() * rate < incidents else _evidence(one)
-        await patrol.take(_patrol(one), found)
-        one.agent.found.set()
-        if one.agent.uploader is not None:
-            one.agent.uploader.wake.set()
+        await _take(one, found)
     await asyncio.Event().wait()
+
+
+async def _take(one: Appliance, found: list[Finding]) -> None:
+    await patrol.take(_patrol(one), found)
+    one.agent.found.set()
+    if one.agent.uploader is not None:
+        one.agent.uploader.wake.set()
 
 
 def _patrol(one: Appliance) -> Patrol:
@@ -130,6 +150,7 @@ def _patrol(one: Appliance) -> Patrol:
         scrub_key=agent.scrub_key,
         version=identity.version(),
         site_id=one.who.identity.site_id,
+        healer=agent.healer if one.machine is not None else None,
     )
 
 

@@ -6,7 +6,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,13 @@ from typing import Any, cast
 
 from ccagent import clock, enrolment, identity, queue
 from ccagent.client import Client, HttpWire, Wire
+from ccagent.daemon import Agent
 from ccagent.enrolment import EnrolmentError
-from ccagent.simulation import appliance, lines, tally
+from ccagent.host import Host
+from ccagent.simulation import appliance, lines, mending, tally
 from ccagent.simulation.appliance import Appliance
 from ccagent.simulation.lines import HeldWire, Line
+from ccagent.simulation.mending import Deeds, Machine
 from ccagent.simulation.scenario import Scenario
 from ccagent.simulation.simulated_time import SimulatedLoop
 from ccagent.simulation.tally import Tally
@@ -49,7 +52,8 @@ class Stage:
     """Where a scenario is played: state directory, enrolment codes, and whom to tell how far it is.
 
     `wire` stands for the server where it is given, and answers on the simulation's clock. `start_ms` (UTC) is when the
-    play begins, None: now.
+    play begins, None: now. `meanwhile` goes on beside the fleet, on its clock; when it fails, so does the play. `deeds`
+    are what helpers did.
     """
 
     state_dir: Path
@@ -57,6 +61,8 @@ class Stage:
     wire: Wire | None = None
     start_ms: int | None = None
     tell: Callable[[str], None] = field(default=lambda _: None)
+    meanwhile: Callable[[list[Appliance]], Awaitable[None]] | None = None
+    deeds: Deeds = field(default_factory=Deeds)
 
 
 def play(scenario: Scenario, stage: Stage) -> Outcome:
@@ -82,7 +88,7 @@ async def _play(scenario: Scenario, stage: Stage) -> Outcome:
                     fleet.append(one := _member(scenario, stage, number, counts))
                     stores.callback(one.agent.store.close)
                 await _live(scenario, stage, _Run(fleet, counts, wire, stop))
-                summary = _summary(fleet, counts) | {"enrolled_now": enrolled}
+                summary = _summary(fleet, counts) | {"enrolled_now": enrolled} | _healed(fleet, stage.deeds)
     summary |= {"simulated_s": round(asyncio.get_running_loop().time() - _zero(scenario, began), 1)}
     summary |= {"real_s": round(time.monotonic() - began, 1), "peak_memory_bytes": _memory_bytes()}
     return Outcome(summary, tally.judge(scenario.objectives, summary), stop.is_set())
@@ -158,11 +164,27 @@ def _member(scenario: Scenario, stage: Stage, number: int, counts: Tally) -> App
             counts.await_return(number, cut.end_s)
     start_ms = clock.now_ms() if stage.start_ms is None else stage.start_ms
     agent = appliance.switch_on(scenario, places, number, start_ms)
-    return Appliance(number, agent, who, cuts, chance, chance.random() < scenario.failing_share)
+    machine = _machine(scenario, stage, number, agent)
+    return Appliance(number, agent, who, cuts, chance, chance.random() < scenario.failing_share, machine=machine)
+
+
+def _machine(scenario: Scenario, stage: Stage, number: int, agent: Agent) -> Machine | None:
+    """Return what an appliance heals, where the scenario lets anything break."""
+    if scenario.healing is None:
+        return None
+    chance = random.Random(f"{scenario.seed} machine {number}")  # noqa: S311 - to be repeated, not to be secret
+    machine = Machine(number, agent, Host(appliance.name_of(number)), scenario.healing, chance, stage.deeds)
+    mending.equip(machine)
+    return machine
+
+
+def _healed(fleet: list[Appliance], deeds: Deeds) -> dict[str, Any]:
+    unsettled = sum(one.machine is not None and mending.is_unsettled(one.machine) for one in fleet)
+    return deeds.summary() | {"unsettled": unsettled}
 
 
 async def _live(scenario: Scenario, stage: Stage, run: _Run) -> None:
-    """Let all live for the duration, and then until all is receipted or the time to settle is over."""
+    """Let all live for the duration and what goes on beside it, and then until all is receipted."""
     loop = asyncio.get_running_loop()
     began, end = loop.time(), asyncio.Event()
 
@@ -175,11 +197,17 @@ async def _live(scenario: Scenario, stage: Stage, run: _Run) -> None:
         line = Line(run.wire, one.number, one.cuts, run.counts, since, stopwatch)
         client = Client(scenario.server_url, enrolment.device(one.who), wire=line)
         lives.append(asyncio.create_task(appliance.live(replace(one, time=since), scenario, client, end)))
+    beside = None if stage.meanwhile is None else asyncio.ensure_future(stage.meanwhile(run.fleet))
     try:
         await _watch(scenario, stage, run, began)
+        if beside is not None:
+            await beside
+        await _settle(scenario, run)
     finally:
         run.counts.is_over = True
         end.set()
+        if beside is not None:
+            beside.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
 
 
@@ -194,11 +222,18 @@ async def _watch(scenario: Scenario, stage: Stage, run: _Run, began: float) -> N
                 f"{loop.time() - began:.0f} of {scenario.duration_s:.0f} s, {len(run.counts.latencies)} requests,"
                 f" {run.counts.errors} errors"
             )
+
+
+async def _settle(scenario: Scenario, run: _Run) -> None:
+    """Wait until all is receipted, or the time for that is over."""
+    loop = asyncio.get_running_loop()
     until = loop.time() + scenario.settle_s
     for one in run.fleet:
         if one.agent.uploader is not None:
             one.agent.uploader.wake.set()
-    while loop.time() < until and not run.stop.is_set() and any(one.waiting() for one in run.fleet):
+    while (
+        asyncio.get_running_loop().time() < until and not run.stop.is_set() and any(one.waiting() for one in run.fleet)
+    ):
         await _sleep(run.stop, 0.5)
 
 

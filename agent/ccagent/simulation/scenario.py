@@ -37,6 +37,19 @@ class Outage(Settings):
         return self
 
 
+class Healing(Settings):
+    """`[healing]`: in so large a share of the fleet the backup stops now and then, and the agent's own healer mends it.
+
+    `helps` is the probability that a repair does. What none mended, a person does `person_after_s` later; 0: nobody.
+    """
+
+    breaking_share: Share = 1.0
+    breaks_per_day: Rate = 4.0
+    helps: Share = 0.0
+    repair_s: Span = 20.0
+    person_after_s: Span = 7200.0
+
+
 class Objectives(Settings):
     """`[objectives]`: what must hold at the end; one that is not given is not judged."""
 
@@ -45,6 +58,7 @@ class Objectives(Settings):
     p99_ms: Span | None = None
     errors: Annotated[int, Field(strict=True, ge=0)] | None = None
     all_receipted: bool | None = None
+    most_repairs_in_a_day: Annotated[int, Field(strict=True, ge=0)] | None = None
 
 
 class Scenario(Settings):
@@ -66,6 +80,7 @@ class Scenario(Settings):
     connections: Annotated[int, Field(strict=True, ge=1, le=1000)] = 16
     clock: Literal["real", "simulated"] = "real"
     speed: Annotated[float, Field(gt=0)] | None = None
+    healing: Healing | None = None
     outage: tuple[Outage, ...] = ()
     objectives: Objectives = Objectives()
 
