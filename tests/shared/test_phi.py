@@ -288,7 +288,7 @@ def test_without_a_key_of_32_bytes_nothing_is_scrubbed(key: Any) -> None:
         scrub_text(key, "nothing to see")
 
 
-@pytest.mark.parametrize("value", [1.5, b"x", (1,), {1}, object(), {1: "a"}, {"a": [0.0]}, UserDict()], ids=repr)
+@pytest.mark.parametrize("value", [1.5, b"x", (1,), {1}, ..., {1: "a"}, {"a": [0.0]}, UserDict()], ids=repr)
 def test_what_is_not_json_is_an_error_and_not_passed_on(value: Any) -> None:
     with pytest.raises(ScrubError):
         scrub(KEY, value)
