@@ -44,7 +44,7 @@ from tests.operators import Operator, unlimited, with_key
 
 HOUR_S = 3600.0
 SHORT_H, LONG_H, AFTER_STOP_H = 6, 30, 2
-FULL_FROM, LIVE_LONG = 1000, 20
+FULL_FROM, LIVE_LONG = 400, 20
 BUDGET, SHARE_PERCENT, FAILURES = 3, 5, 3
 HOURLY_S, MINUTELY_S = 3600.0, 60.0
 LATE = 1.1  # chance stretches the time between two check-ins so far
