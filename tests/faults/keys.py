@@ -146,9 +146,9 @@ class Story:
 
     async def _a_key_that_nobody_announced(self) -> None:
         """Let the server sign by a key without a statement: no receipt by it is believed, and a person is told."""
-        sound = self.made.key_file.read_text()
         keys.rotate(self.made.key_file, "witness")
-        told = json.loads(self.made.key_file.read_text())
+        announced = self.made.key_file.read_text()  # what signed is never left out of the file again
+        told = json.loads(announced)
         told["statements"] = told["statements"][:-1]
         self.made.key_file.write_text(json.dumps(told))
         async with central.serving(self.made, self.urls) as server, self._appliance(server) as one:
@@ -157,7 +157,7 @@ class Story:
             self.row.expect(one.waiting() > 0, "a receipt by a key that nobody announced was believed")
             named = {alarm.name for alarm in one.store.read(alarms.standing, one.now_ms)}
             self.row.expect(alarms.SERVER_KEY in named, "nobody was told of a key that nobody announced")
-        self.made.key_file.write_text(sound)
+        self.made.key_file.write_text(announced)
 
     def _roots(self) -> list[str]:
         """Return of each log the key that its key goes back to, oldest log first."""
