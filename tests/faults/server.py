@@ -223,6 +223,7 @@ async def _restore(world: World) -> None:
 
 
 async def _put_back(world: World, name: str) -> None:
+    await world.recovered()  # a slow machine may still be about what was done to it before
     await world.sql(f'DROP DATABASE "{central.LIVE}" WITH (FORCE)', *roles.database_statements(central.LIVE, name))
     world.row.count("restores")
 
