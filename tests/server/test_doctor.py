@@ -49,7 +49,11 @@ class Doctor:
 @pytest.fixture
 def doctor(database: Urls, settings: Config) -> Doctor:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("CCSERVER_", "DATABASE_"))}
-    env |= {"DATABASE_URL": database.server, "DATABASE_OWNER_URL": database.owner}
+    env |= {
+        "DATABASE_URL": database.server,
+        "DATABASE_OWNER_URL": database.owner,
+        "DATABASE_DIRECT_URL": database.owner,
+    }
     return Doctor(database, env | {"CCSERVER_DATA_DIR": str(settings.data_dir)})
 
 
