@@ -203,7 +203,9 @@ async def test_a_person_signs_in_and_sees_the_real_appliance_its_stale_backup_an
     await page.get_by_label("Login").fill(clinic.admin["login"])
     await page.get_by_label("Password").fill(clinic.admin["password"])
     await page.get_by_role("button", name="Sign in").click()
-    text = await page.get_by_role("region", name="Clinic").inner_text()
+    await page.get_by_role("link", name="Clinic", exact=True).click()
+    await page.wait_for_url("**/sites/*")
+    text = await page.get_by_role("main").inner_text()
     assert clinic.status()["checks"][0]["host"] in text
     assert "the last backup is older than 48 h" in text
     assert "check run of backup" in text

@@ -53,7 +53,7 @@ class Agent:
 @asynccontextmanager
 async def agent_at(server: Running, places: Places) -> AsyncIterator[Agent]:
     code = await server.code("acme", "acme-clinic")
-    await enrolment.enroll(places, server.url, str(code), "box")
+    await enrolment.enroll(places, enrolment.Server(server.url), str(code), "box")
     who = identity.load_enrolment(places)
     assert who is not None
     store = Store.open(places)

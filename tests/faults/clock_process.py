@@ -71,7 +71,7 @@ class Moved:
 def move_under_a_running_agent(folder: Path, row: Row, *, quick: bool) -> None:
     """Move wall and boot clock of one agent; what it seals must arrive, in order, with its steps told."""
     with running(Witness()) as witness:
-        agent = Moved(folder, kill._enrolled(folder / "state", witness))
+        agent = Moved(folder, kill.enrolled(folder / "state", witness))
         agent.move(int(-time.time()) + 20)  # 1970
         with agent.on():
             row.expect(_within(20, lambda: bool(_bodies(witness))), "nothing arrived from a machine in 1970")

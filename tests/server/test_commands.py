@@ -152,6 +152,8 @@ def test_no_command_takes_a_secret_as_an_argument() -> None:
     assert {name for name in names if re.search("password|secret|token|code|url", name or "")} <= {
         "--password-file",
         "password_file",
+        "--secret-file",
+        "secret_file",
         "code_id",  # names a code, opens nothing
     }
 

@@ -126,7 +126,7 @@ async def test_channels_are_sealed_anew_and_a_running_sender_opens_them(
     ((sealed,),) = await rows(host.urls, "SELECT target_sealed FROM notification_channels")
     assert sealed != old
     for each in (sealed, old):
-        assert targets.unseal(sender.seal_keys(), "acme", "one", each).url == "https://example.org/hook"
+        assert targets.unseal(sender.unseal_keys(), "acme", "one", each).url == "https://example.org/hook"
 
 
 async def test_a_backup_of_before_is_restored_with_the_key_file_of_after(
