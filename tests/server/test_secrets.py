@@ -1,6 +1,7 @@
 """Every secret is made anew while the server runs: nothing old works, nothing that is kept is lost."""
 
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -27,16 +28,17 @@ PLACE = Place("users", "totp_sealed", "acme/olga")
 
 
 @pytest.fixture
-async def olga(server: Running) -> Person:
+async def olga(server: Running) -> AsyncIterator[Person]:
     """A person with a second factor, who is signed in."""
-    client = httpx.AsyncClient(base_url=server.url, headers={"Sec-Fetch-Site": "same-origin"}, trust_env=False)
-    person = Person(User("acme", "olga", "olga@acme.example", str(Role.OWNER)), client)
-    async with server.db.platform() as scope:
-        await users.insert(scope, person.user, HASH)
-    assert (await person.give_password()).status_code == 303
-    await person.set_up()
-    assert (await person.give_code(await person.ticket(), person.code())).status_code == 303
-    return person
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, trust_env=False) as client:
+        person = Person(User("acme", "olga", "olga@acme.example", str(Role.OWNER)), client)
+        async with server.db.platform() as scope:
+            await users.insert(scope, person.user, HASH)
+        assert (await person.give_password()).status_code == 303
+        await person.set_up()
+        assert (await person.give_code(await person.ticket(), person.code())).status_code == 303
+        yield person
 
 
 @pytest.fixture
