@@ -14,7 +14,21 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, compile_path
 
-from ccserver import auth, context, deadman, erasing, fleets, health, limiting, marks, restores, scrape, sweeps, telling
+from ccserver import (
+    auth,
+    context,
+    deadman,
+    erasing,
+    fleets,
+    health,
+    limiting,
+    marks,
+    restores,
+    rounds,
+    scrape,
+    sweeps,
+    telling,
+)
 from ccserver.config import Config
 from ccserver.context import Context
 from ccserver.errors import (
@@ -153,12 +167,12 @@ async def _sweeping(config: Config, ctx: Context) -> AsyncIterator[None]:
         return
     tell, noticed_s = partial(scrape.tell, ctx), min(config.sweep_s, _NOTICED_WITHIN_S)
     work = [
-        sweeps.keep_sweeping(ctx.db, config.keep, config.sweep_s, tell),
-        sweeps.keep_sweeping(ctx.db, config.keep, noticed_s, tell, (sweeps.NOTICING,)),
-        fleets.keep_advancing(ctx, config.sweep_s),
-        erasing.keep_following(ctx, config.sweep_s),
+        rounds.keep("sweeps", config.sweep_s, partial(sweeps.tell_due, ctx.db, config.keep, tell)),
+        rounds.keep("noticing", noticed_s, partial(sweeps.tell_due, ctx.db, config.keep, tell, (sweeps.NOTICING,))),
+        rounds.keep("orders for many", config.sweep_s, partial(fleets.advance_all, ctx)),
+        rounds.keep("redactions", config.sweep_s, lambda: erasing.follow_all(ctx.db, ctx.keys)),
         telling.keep_sending(telling.sender(ctx), partial(scrape.tell_attempt, ctx)),
-        deadman.keep_pinging(ctx.db, config),
+        rounds.keep("pings", deadman.EVERY_S, partial(deadman.ping, ctx.db, config)),
     ]
     tasks = [asyncio.create_task(each) for each in work]
     try:

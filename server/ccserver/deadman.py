@@ -3,32 +3,19 @@
 The address stands in the configuration and holds a secret, so it is in no log.
 """
 
-import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
 from ccserver import outbound
 from ccserver.config import Config
-from ccserver.errors import CentralCommandError, ReceiverFailedError
+from ccserver.errors import ReceiverFailedError
 from ccserver.queries import sweeps
 from ccserver.scope import Database
 
 log = logging.getLogger("ccserver.deadman")
-_EVERY_S = 60.0
+EVERY_S = 60.0
 _WITNESS = "liveness"  # a sweep of every minute
 _FRESH = timedelta(minutes=5)
-
-
-async def keep_pinging(db: Database, config: Config, every_s: float = _EVERY_S) -> None:
-    """Ask the address for ever, when one is set."""
-    while config.deadman_url is not None:
-        await asyncio.sleep(every_s)
-        try:
-            await ping(db, config)
-        except CentralCommandError as error:
-            log.warning("no dead man's ping: %s", error)
-        except Exception:
-            log.exception("the dead man's ping broke")
 
 
 async def ping(db: Database, config: Config) -> bool:

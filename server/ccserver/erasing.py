@@ -4,12 +4,9 @@ An approved redaction has one order that lives as long as an order may; while it
 erased, another is made once the one before is over. The row is held meanwhile, so two servers never make two.
 """
 
-import asyncio
 import logging
-from random import uniform
 
 from ccserver import ordering
-from ccserver.context import Context
 from ccserver.errors import CentralCommandError
 from ccserver.keys import ServerKeys
 from ccserver.ordering import MAX_LIFE_S, Checked, Who
@@ -45,18 +42,6 @@ async def follow_all(db: Database, keys: ServerKeys) -> int:
     async with db.platform() as platform:
         waiting = await redactions.to_follow(platform, erasure.RUNBOOK.id, _AT_ONCE)
     return sum([await _one(db, keys, each) for each in waiting])
-
-
-async def keep_following(ctx: Context, every_s: float) -> None:
-    """Do a round about every `every_s` seconds for ever."""
-    while True:
-        await asyncio.sleep(every_s * uniform(0.5, 1.0))  # noqa: S311  no secret: processes started together drift apart
-        try:
-            await follow_all(ctx.db, ctx.keys)
-        except CentralCommandError as error:
-            log.warning("no round of redactions this time: %s", error)
-        except Exception:  # whatever it is, it must not end the server
-            log.exception("the round of redactions broke")
 
 
 async def _one(db: Database, keys: ServerKeys, each: Waiting) -> bool:

@@ -5,11 +5,9 @@ next round of any server, carries it on. It pauses by itself when the canary fai
 resumes it.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import uniform
 from typing import Any
 
 from ccserver import ordering
@@ -162,18 +160,6 @@ async def advance_every(db: Database, means: Means) -> int:
         except CentralCommandError as error:
             log.warning("an order for many waits for the next round: %s", error)
     return released
-
-
-async def keep_advancing(ctx: Context, every_s: float) -> None:
-    """Do a round about every `every_s` seconds for ever."""
-    while True:
-        await asyncio.sleep(every_s * uniform(0.5, 1.0))  # noqa: S311  no secret: processes started together drift apart
-        try:
-            await advance_all(ctx)
-        except CentralCommandError as error:
-            log.warning("no round of orders for many this time: %s", error)
-        except Exception:  # whatever it is, it must not end the server
-            log.exception("the round of orders for many broke")
 
 
 async def _release(scope: PartnerScope, means: Means, fleet: FleetOrder, most: int) -> int:

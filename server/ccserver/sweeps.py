@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from random import uniform
 
 from ccserver import errors, liveness, promoting, self_verification, telling
 from ccserver.queries import notifications, problems
@@ -201,23 +200,12 @@ async def run_due(db: Database, terms: Terms, sweeps: Sequence[Sweep] = SWEEPS) 
     return done
 
 
-async def keep_sweeping(
-    db: Database,
-    terms: Terms,
-    every_s: float,
-    tell: Callable[[Outcome], None],
-    sweeps: Sequence[Sweep] = SWEEPS,
+async def tell_due(
+    db: Database, terms: Terms, tell: Callable[[Outcome], None], sweeps: Sequence[Sweep] = SWEEPS
 ) -> None:
-    """Run what is due for ever, about every `every_s` seconds; one round ends before the next begins."""
-    while True:
-        await asyncio.sleep(every_s * uniform(0.5, 1.0))  # noqa: S311  no secret: processes started together drift apart
-        try:
-            for outcome in await run_due(db, terms, sweeps):
-                tell(outcome)
-        except errors.CentralCommandError as error:
-            log.warning("no sweeps this time: %s", error)
-        except Exception:
-            log.exception("the sweeps broke")
+    """Run what is due, and tell how each came out."""
+    for outcome in await run_due(db, terms, sweeps):
+        tell(outcome)
 
 
 async def _chunks(db: Database, sweep: Sweep, terms: Terms, dry_run: bool) -> Outcome:
