@@ -125,8 +125,9 @@ def _without_policy(proposal: Proposal | None) -> Decision:
 
 
 def _weigh(healer: Healer, incident: Incident, proposal: Proposal) -> Decision:
-    """Return whether what was proposed may run, and may run now."""
-    assert healer.in_force is not None  # noqa: S101  decide asked
+    """Return whether what was proposed may run, and may run now: planning took its time."""
+    if healer.in_force is None:
+        return _without_policy(proposal)
     try:
         fits = fit(proposal, healer.in_force.policy, incident.check)
     except UnfitError as error:

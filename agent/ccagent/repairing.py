@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ccagent import alarms, attempts, budget, evidence, hands, healing, incidents, queue, scrubbing
+from ccagent import alarms, attempts, budget, evidence, hands, healing, incidents, policy, queue, scrubbing
 from ccagent.alarms import Alarm
 from ccagent.attempts import Attempt, Moment
 from ccagent.budget import NoRoomError
 from ccagent.hands import Done
 from ccagent.healing import Answer, Decision, Healer
 from ccagent.incidents import Incident, Resolution
+from ccagent.policy import InForce
 from ccagent.resolvers import Fit
 from ccagent.scrubbing import Scrubbed
 from ccagent.store import Tx
@@ -88,9 +89,12 @@ async def _attend(healer: Healer, incident_id: str) -> bool:
     if not await hands.is_there(healer.ask, attempt.repair_id):
         await ask_person(healer, incident, Decision(Answer.ASK, NO_HELPER, would=decision.would, held_by="helper"))
         return False
+    in_force = healer.in_force
+    if in_force is None or healer.mode != policy.HEAL:  # it changed meanwhile: this is no try, and is asked anew
+        return False
     await healer.store.write(attempts.begin, attempt, healer.now())
     log.info("repairing %s of %s with %s: %s", attempt.key[1], attempt.key[0], attempt.key[2], attempt.why)
-    done = await hands.carry_out(healer.ask, _request(healer, attempt), attempt.repair_id, healer.scrub_key)
+    done = await hands.carry_out(healer.ask, _request(in_force, attempt), attempt.repair_id, healer.scrub_key)
     await _end(healer, attempt, incident, done)
     return True
 
@@ -131,12 +135,11 @@ def _attempt(incident: Incident, fit: Fit) -> Attempt:
     )
 
 
-def _request(healer: Healer, attempt: Attempt) -> dict[str, Any]:
-    assert healer.in_force is not None  # noqa: S101  decided under one
+def _request(in_force: InForce, attempt: Attempt) -> dict[str, Any]:
     return {
         "ask": "repair",
         "id": attempt.repair_id,
-        "policy": healer.in_force.envelope,
+        "policy": in_force.envelope,
         "rule": attempt.rule,
         "runbook": attempt.key[2],
         "parameters": attempt.parameters,

@@ -255,6 +255,22 @@ async def test_a_stop_that_comes_between_deciding_and_doing_holds(clinic: Clinic
     assert clinic.sealed("escalation")[0]["mode"] == "stop"
 
 
+async def test_a_stop_that_comes_while_the_helper_is_looked_for_costs_no_try(clinic: Clinic) -> None:
+    clinic.follow(policy_of(mode="observe"))
+    await clinic.round()
+    clinic.follow(policy_of())
+    ask, asked = clinic.healer.ask, []
+
+    async def stopping(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request["ask"])
+        clinic.follow(policy_of(mode="stop"))
+        return await ask(request)
+
+    clinic.healer.ask = stopping
+    await clinic.round()
+    assert (asked, clinic.store.read(attempts.counts)["made"]) == (["outcome"], 0)
+
+
 async def test_what_disrupts_waits_for_the_window(clinic: Clinic) -> None:
     book = runbook(disruptive=True)
     start_minute = clinic.wall_ms // MINUTE % 1440
