@@ -11,7 +11,7 @@ export UV_CACHE_DIR := $(CURDIR)/.tools/cache
 export PIP_CACHE_DIR := $(CURDIR)/.tools/pip-cache
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup drift fmt lint type contracts test e2e bench faults fuzz verify-full package nspawn check run
+.PHONY: help setup drift fmt lint type contracts test e2e bench faults fuzz verify-full package nspawn compose check run
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -78,6 +78,9 @@ package: setup ## build wheels and Debian packages, prove them in a clean enviro
 
 nspawn: setup ## the Debian packages of `make package` on a booted machine (root; SUITE=trixie for another)
 	@$(BIN)/python -m tests.nspawn
+
+compose: setup ## packaging/container as it stands, on this machine's Docker, from local images (root)
+	@$(BIN)/python -m tests.compose
 
 check: lint type contracts ## lint, types, import contracts
 
