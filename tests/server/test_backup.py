@@ -38,8 +38,8 @@ class Host:
     settings: Config
     code: Path | None = None
 
-    async def run(self, *arguments: str, code: int = 0) -> tuple[bytes, str]:
-        """Return what a command wrote to standard output and to standard error."""
+    async def run(self, *arguments: str, code: int = 0, given: bytes = b"") -> tuple[bytes, str]:
+        """Return what a command wrote to standard output and to standard error; `given` is its standard input."""
         env = os.environ | {
             "DATABASE_URL": self.urls.server,
             "DATABASE_OWNER_URL": self.urls.owner,
@@ -52,11 +52,11 @@ class Host:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", "from ccserver.cli import main; main()", *arguments),
             env=env | {"CCSERVER_NAME": "cc.example"},
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await process.communicate()
+        out, err = await process.communicate(given)
         assert process.returncode == code, err.decode()
         assert b"Traceback" not in err
         return out, err.decode()
@@ -250,6 +250,18 @@ async def test_an_encrypted_backup_opens_with_its_identity_alone(host: Host, tmp
     assert await is_untouched(elsewhere.urls)
     told = await elsewhere.json("restore", path, "--yes", "--identity", str(tmp_path / "mine"))
     assert (told["logs"], told["faults"]) == (2, [])
+
+
+async def test_an_identity_that_a_passphrase_protects_comes_by_standard_input(host: Host, tmp_path: Path) -> None:
+    path, mine = str(tmp_path / "cc.age"), identity(tmp_path / "mine")
+    await host.run("backup", "-o", path, "--recipient", mine)
+    trying = ("restore", path, "--verify", "--identity")
+    (tmp_path / "locked").write_bytes(b"age-encryption.org/v1\n-> scrypt\n\xff")
+    assert "as --identity -" in await host.refused(*trying, str(tmp_path / "locked"))
+    out, _ = await host.run(*trying, "-", "--json", given=(tmp_path / "mine").read_bytes())
+    assert json.loads(out)["faults"] == []
+    _, said = await host.run(*trying, "-", code=1)  # what `age -d` gives for a wrong passphrase: nothing
+    assert said.strip() == "ccserver: - holds no identity of age."
 
 
 async def test_standard_output_gets_the_same_archive(host: Host, tmp_path: Path) -> None:
