@@ -95,6 +95,15 @@ def faster(row: str, what: str, found: Sequence[tuple[float, float]], at_least: 
     return Result(row, what, middle, low, high, f"at least {at_least:.2f}", middle >= at_least, absolute)
 
 
+def no_slower(row: str, what: str, found: Sequence[tuple[float, float]], at_most: float, or_at_most_s: float) -> Result:
+    """Return the row of a time ÷ another's, which may be at most so much, or so short that it does not matter."""
+    low, middle, high = statistics.quantiles([ours / other for ours, other in found], n=4)
+    ours, other = [statistics.median(each) for each in zip(*found, strict=True)]
+    absolute = f"{ours * 1000:.3g} ms : {other * 1000:.3g} ms"
+    target = f"at most {at_most:.2f}, or {or_at_most_s * 1e6:.0f} µs"
+    return Result(row, what, middle, low, high, target, middle <= at_most or ours <= or_at_most_s, absolute)
+
+
 def bounded(row: str, what: str, value: float, at_most: float, unit: str) -> Result:
     """Return the row of a plain number that may be at most so much."""
     return Result(row, what, None, None, None, f"at most {at_most:g} {unit}", value <= at_most, f"{value:.3g} {unit}")

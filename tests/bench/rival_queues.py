@@ -1,8 +1,8 @@
 """A queue of the field on SQLite, in a process of its own: how long it takes to keep so many payloads.
 
-Run by Python of the rivals' environment: `rival_queues.py NAME FOLDER BYTES`. Each line on stdin is "producers entries";
-the answer is the seconds. Every queue commits each payload by itself, WAL, synchronous FULL: nothing that was kept is
-lost when the power goes.
+Run by Python of the rivals' environment: `rival_queues.py NAME FOLDER BYTES`. Each line on stdin is "producers
+entries"; the answer is the seconds. Every queue commits each payload by itself, WAL, synchronous FULL: nothing that was
+kept is lost when the power goes.
 """
 
 import queue
