@@ -4,7 +4,20 @@ import json
 import sys
 from dataclasses import asdict
 
-from tests.bench import append, decide, incident, measure, overview, rls, verify, waiting
+from tests.bench import (
+    append,
+    checkin,
+    decide,
+    drain,
+    incident,
+    ingest,
+    listing,
+    measure,
+    overview,
+    rls,
+    verify,
+    waiting,
+)
 
 ROWS = {
     "rls": rls.run,
@@ -12,6 +25,10 @@ ROWS = {
     "append": append.run,
     "waiting": waiting.run,
     "incident": incident.run,
+    "drain": drain.run,
+    "ingest": ingest.run,
+    "checkin": checkin.run,
+    "listing": listing.run,
     "verify": verify.run,
     "decide": decide.run,
 }
