@@ -14,6 +14,7 @@ from tests.bench import (
     listing,
     measure,
     overview,
+    resident,
     rls,
     verify,
     waiting,
@@ -29,6 +30,7 @@ ROWS = {
     "ingest": ingest.run,
     "checkin": checkin.run,
     "listing": listing.run,
+    "resident": resident.run,
     "verify": verify.run,
     "decide": decide.run,
 }

@@ -1,4 +1,4 @@
-"""What waited for weeks is delivered: the agent's uploader, the real server, PostgreSQL durable, every receipt verified.
+"""What waited for weeks is delivered: the agent's uploader, the real server, durable PostgreSQL, receipts verified.
 
 The floor inserts as many rows of the same bytes. Each round the agent has new entries waiting; its uploader goes on
 with the same connection, so it has found its batch length by then.

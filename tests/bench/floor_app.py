@@ -42,4 +42,11 @@ def make(url: str) -> Starlette:
 
 
 if __name__ == "__main__":
-    uvicorn.run(make(sys.argv[2]), port=int(sys.argv[1]), loop="uvloop", http="httptools", log_config=None)
+    uvicorn.run(
+        make(sys.argv[2]),
+        port=int(sys.argv[1]),
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        timeout_keep_alive=75,
+    )

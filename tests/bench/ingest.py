@@ -9,7 +9,6 @@ import gzip
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import orjson
 import uvloop
@@ -18,7 +17,7 @@ from ccshared import merkle, notes
 from ccshared.batch import Batch, write
 from tests.bench import floor_rows, load, peers
 from tests.bench.floor_rows import Floor
-from tests.bench.measure import Pair, Result, bounded, faster, times
+from tests.bench.measure import Pair, Result, bounded, faster, resident_mb, times
 from tests.bench.real_server import serving
 from tests.devices import Device
 
@@ -105,7 +104,7 @@ async def measure() -> list[Result]:
             await _row(f"{APPLIANCES} appliances ÷ the floor, one connection", Pair(ours, one), AT_LEAST),
             await _row(f"÷ the floor saturated, {CONNECTIONS} connections", Pair(ours, many), OF_SATURATED),
         ]
-        memory = peak_mb(bench.pid)
+        memory = resident_mb(bench.pid, "VmHWM")
         port = bench.peer()
         for way, name, at_least in (("orm", "add_all", OF_ADD_ALL), ("bulk", "bulk insert", OF_BULK)):
             await admin.execute("TRUNCATE peer_logs, peer_bundles")
@@ -117,12 +116,6 @@ async def measure() -> list[Result]:
 
 async def _row(what: str, pair: Pair, at_least: float) -> Result:
     return faster("ingest", what, await times(pair, ROUNDS), at_least, APPLIANCES * LINES)
-
-
-def peak_mb(pid: int) -> float:
-    """Return the most memory that a process ever had resident (MB)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
 
 
 def run() -> list[Result]:

@@ -6,6 +6,7 @@ out: rate limits, quotas, row security, policies, states and snapshots derived f
 """
 
 import gzip
+import hashlib
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -140,7 +141,7 @@ class ApiKey(Base):
     __tablename__ = "api_keys"
     partner_id: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True)
-    key_hash: Mapped[bytes]
+    key_hash: Mapped[str]
     role: Mapped[str]
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
@@ -300,9 +301,7 @@ async def append(way: str, epoch: str, request: Request, who: Caller, db: Sessio
 
 @app.get("/orm/incidents")
 async def list_incidents(authorization: Annotated[str, Header()], db: Session, limit: int = 50) -> Listing:
-    import hashlib
-
-    digest = hashlib.sha256(authorization.removeprefix("Bearer ").encode()).digest()
+    digest = hashlib.sha256(authorization.removeprefix("Bearer ").encode()).hexdigest()
     key = await db.scalar(select(ApiKey).where(ApiKey.key_hash == digest, ApiKey.expires_at > func.now()))
     if key is None or key.revoked_at is not None:
         raise HTTPException(401)
@@ -370,4 +369,4 @@ def _bundle(row: EvidenceLog, line: Line) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(sys.argv[2]), loop="uvloop", http="httptools", log_config=None)
+    uvicorn.run(app, port=int(sys.argv[2]), loop="uvloop", http="httptools", log_config=None, timeout_keep_alive=75)

@@ -96,7 +96,7 @@ async def serving() -> AsyncIterator[Bench]:
 @contextmanager
 def process(command: Sequence[str | Path], more: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a program until the block ends."""
-    with subprocess.Popen(command, env=_env(more), stdin=subprocess.DEVNULL, stdout=sys.stderr) as running:
+    with subprocess.Popen(command, env=_env(more), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as running:
         try:
             yield running
         finally:
