@@ -4,9 +4,16 @@ import json
 import sys
 from dataclasses import asdict
 
-from tests.bench import append, decide, measure, overview, rls, verify
+from tests.bench import append, decide, measure, overview, pages, rls, verify
 
-ROWS = {"rls": rls.run, "overview": overview.run, "append": append.run, "verify": verify.run, "decide": decide.run}
+ROWS = {
+    "rls": rls.run,
+    "overview": overview.run,
+    "pages": pages.run,
+    "append": append.run,
+    "verify": verify.run,
+    "decide": decide.run,
+}
 
 
 def main(names: list[str]) -> int:
