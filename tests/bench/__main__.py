@@ -14,6 +14,7 @@ from tests.bench import (
     listing,
     measure,
     overview,
+    pages,
     resident,
     rls,
     verify,
@@ -23,6 +24,7 @@ from tests.bench import (
 ROWS = {
     "rls": rls.run,
     "overview": overview.run,
+    "pages": pages.run,
     "append": append.run,
     "waiting": waiting.run,
     "incident": incident.run,
