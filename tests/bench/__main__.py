@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 
-from tests.bench import append, decide, incident, measure, overview, rls, verify, waiting
+from tests.bench import append, decide, fleets, incident, measure, overview, rls, verify, waiting
 
 ROWS = {
     "rls": rls.run,
@@ -14,6 +14,11 @@ ROWS = {
     "incident": incident.run,
     "verify": verify.run,
     "decide": decide.run,
+    "steady": fleets.steady,
+    "storm": fleets.storm,
+    "flap": fleets.flap,
+    "slow": fleets.slow,
+    "rolling": fleets.rolling,
 }
 
 
