@@ -8,7 +8,8 @@ import orjson
 
 from ccserver import setting_levels
 from ccserver.errors import BadBodyError, ChangedMeanwhileError
-from ccserver.queries import evidence_bundles, settings
+from ccserver.queries import audit_log, evidence_bundles, settings
+from ccserver.queries.audit_log import Act
 from ccserver.queries.evidence_bundles import LatestRun
 from ccserver.queries.settings import Change
 from ccserver.scope import SiteScope
@@ -79,3 +80,5 @@ async def approve(scope: SiteScope, appliance_id: str, name: str, seen: str, act
     made = {each.name: each.revision for each in await settings.list_of(scope, [place])}
     if await settings.make(scope, place, Change(name, seen, made.get(name, 0), actor)) is None:
         raise ChangedMeanwhileError
+    target = setting_levels.target(place, setting_levels.known(name))
+    await audit_log.append(scope, Act(actor, "baseline.approve", target, {"value": seen}))

@@ -9,10 +9,12 @@ import orjson
 
 from ccserver import setting_levels
 from ccserver.errors import ChangedMeanwhileError, NotFoundError
-from ccserver.queries import policies, settings
+from ccserver.queries import audit_log, policies, settings
+from ccserver.queries.audit_log import Act
 from ccserver.queries.settings import Change
 from ccserver.scope import SiteScope
 from ccserver.setting_levels import Effective
+from ccshared.canonical import Json
 from ccshared.settings import CATALOGUE, BadSettingError, Value
 
 NOTHING: dict[str, Any] = {"settings": [], "rules": [], "runbooks": []}  # before the first
@@ -91,11 +93,15 @@ async def restore(scope: SiteScope, appliance_id: str, version: int, actor: str)
     wanted = settings_of(await content(scope, appliance_id, version))
     places = setting_levels.places(scope.partner_id, scope.site_id, appliance_id)
     counting = setting_levels.effective(places, await settings.counting(scope, places))
-    return [
+    made = [
         await _make(scope, places[-1], each, wanted[each.setting.name], actor)
         for each in counting
         if each.setting.name in wanted and each.value != wanted[each.setting.name]
     ]
+    if made:
+        detail: dict[str, Json] = {"version": version, "settings": [each.name for each in made]}
+        await audit_log.append(scope, Act(actor, "policy.restore", appliance_id, detail))
+    return made
 
 
 async def _make(scope: SiteScope, place: settings.Place, now: Effective, value: Value, actor: str) -> Restored:
