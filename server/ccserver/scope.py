@@ -211,7 +211,7 @@ class Database:
     async def _transaction(self, begin: str) -> AsyncIterator["PooledConnection"]:
         async with self._outside() as conn:
             try:
-                await conn.execute(begin)
+                await conn.execute(begin, timeout=_ACQUIRE_SECONDS)  # behind a pooler this is what waits for a session
                 yield conn
                 await _commit(conn)
             except BaseException as error:

@@ -4,9 +4,36 @@ import json
 import sys
 from dataclasses import asdict
 
-from tests.bench import append, decide, measure, overview, rls, verify
+from tests.bench import (
+    append,
+    checkin,
+    decide,
+    drain,
+    incident,
+    ingest,
+    listing,
+    measure,
+    overview,
+    resident,
+    rls,
+    verify,
+    waiting,
+)
 
-ROWS = {"rls": rls.run, "overview": overview.run, "append": append.run, "verify": verify.run, "decide": decide.run}
+ROWS = {
+    "rls": rls.run,
+    "overview": overview.run,
+    "append": append.run,
+    "waiting": waiting.run,
+    "incident": incident.run,
+    "drain": drain.run,
+    "ingest": ingest.run,
+    "checkin": checkin.run,
+    "listing": listing.run,
+    "resident": resident.run,
+    "verify": verify.run,
+    "decide": decide.run,
+}
 
 
 def main(names: list[str]) -> int:

@@ -53,7 +53,7 @@ async def test_a_database_that_is_away_is_a_page_with_when_to_come_back(server: 
     await other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
     await other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
     await asyncio.sleep(0.2)
-    answer = await person.client.get("/", headers=HTML)
+    answer = await person.client.get("/", headers=HTML, timeout=20)  # a pooler lets wait
     await other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     await other.close()
     await person.client.aclose()
