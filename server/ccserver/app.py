@@ -52,6 +52,7 @@ from ccserver.pages import learning as learning_pages
 from ccserver.pages import orders as order_pages
 from ccserver.pages import policies as policy_pages
 from ccserver.pages import settings as setting_pages
+from ccserver.pages import site_care as site_care_pages
 from ccserver.pages import sites as site_pages
 from ccserver.routes.agent import checkin, enrolment, incidents, log, plan, policy
 from ccserver.routes.agent import keys as key_routes
@@ -112,6 +113,7 @@ ENDPOINTS: list[Endpoint] = [
     *setting_pages.ENDPOINTS,
     *policy_pages.ENDPOINTS,
     *channel_pages.ENDPOINTS,
+    *site_care_pages.ENDPOINTS,
     *code_pages.ENDPOINTS,
     *people.ENDPOINTS,
     *api_key_pages.ENDPOINTS,

@@ -42,6 +42,10 @@ async def content(scope: SiteScope, appliance_id: str, version: int) -> dict[str
     envelope = await policies.envelope(scope, appliance_id, version)
     if envelope is None:
         raise NotFoundError
+    return _said(envelope)
+
+
+def _said(envelope: bytes) -> dict[str, Any]:
     said: dict[str, Any] = orjson.loads(base64.b64decode(orjson.loads(envelope)["payload"]))
     return said
 
@@ -51,6 +55,24 @@ async def compare(scope: SiteScope, appliance_id: str, version: int, against: in
     after = await content(scope, appliance_id, version)
     other = await policies.before(scope, appliance_id, version) if against is None else against
     return differences(await content(scope, appliance_id, other) if other is not None else NOTHING, after)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A version of an appliance's policy beside another, or beside nothing where it is the first."""
+
+    hostname: str
+    said: dict[str, Any]
+    differences: list[Difference]
+
+
+async def read_beside(scope: SiteScope, appliance_id: str, version: int, against: int | None) -> Compared:
+    """Return a version and what differs from another, or from the one before it, in one statement; NotFoundError."""
+    found = await policies.beside(scope, appliance_id, version, against)
+    if found is None or (against is not None and found[2] is None):
+        raise NotFoundError
+    said, other = _said(found[1]), _said(found[2]) if found[2] is not None else NOTHING
+    return Compared(found[0], said, differences(other, said))
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:

@@ -42,7 +42,7 @@ async def test_the_nearest_level_wins_and_each_page_says_where_a_value_comes_fro
 
 async def test_a_setting_is_unmade_and_the_next_level_counts(server: Running, owner: Person) -> None:
     await make(owner, SITE, NAME, "42")
-    await done(owner, SITE + "/unmake", name=NAME, revision="1")
+    await done(owner, SITE + "/unmake", **fields_of(await page(owner, SITE), SITE + "/unmake"))
     assert "30 days the default" in words(await page(owner, SITE))
     actions = [action for action, _ in await audited(server)]
     assert (actions.count("setting.make"), actions.count("setting.unmake")) == (1, 1)

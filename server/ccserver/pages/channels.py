@@ -9,18 +9,16 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-import pydantic
 from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import auth, channel_handling, context, listing, problem_handling, telling
 from ccserver.channel_handling import ChannelChange, NewChannel, Read
-from ccserver.errors import BadBodyError, ChangedMeanwhileError, NotFoundError
-from ccserver.http import Caller, Endpoint, first_fault, path_id, read_query
+from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver.http import Caller, Endpoint, path_id, read_query
 from ccserver.listing import Cursor, ListQuery
 from ccserver.pages import forms, render
-from ccserver.pages.forms import AnyMessage
 from ccserver.queries import notification_channels as channels
 from ccserver.queries import notifications, problems, sites
 from ccserver.queries.notifications import Attempt
@@ -112,7 +110,7 @@ async def show_list(request: Request) -> Response:
 async def create(request: Request) -> Response:
     """Make a channel; a webhook's secret is shown this once."""
     said = forms.message_of(await forms.read_form(request, _BYTES, _FIELDS), Form).given()
-    asked, ctx = _message(NewChannel, said), context.of(request)
+    asked, ctx = forms.checked(NewChannel, said), context.of(request)
     channel_handling.check(ctx, asked)
     secret = channel_handling.secret_of(asked)
     async with _told(request) as scope:
@@ -143,7 +141,7 @@ async def switch(request: Request) -> Response:
 
 
 async def _change(request: Request, revision: int, said: dict[str, Any]) -> Response:
-    asked, as_read = _message(ChannelChange, said), _as_read(request, revision)
+    asked, as_read = forms.checked(ChannelChange, said), _as_read(request, revision)
     try:
         async with _told(request) as scope:
             await channel_handling.change(context.of(request), scope, as_read, asked)
@@ -252,13 +250,6 @@ async def _show(request: Request, refused: str | None = None, tried: Attempt | N
         sent = await notifications.newest(scope, found.id, page)
     values = {"channel": found, "sent": sent[:10], "refused": refused, "tried": tried, "severities": list(Severity)}
     return _page(request, "channel.html", values, 412 if refused else 200)
-
-
-def _message(kind: type[AnyMessage], said: dict[str, Any]) -> AnyMessage:
-    try:
-        return kind.model_validate(said)
-    except pydantic.ValidationError as error:
-        raise BadBodyError(first_fault(error)) from error
 
 
 def _until(asked: Snoozing) -> datetime | None:

@@ -1,7 +1,7 @@
 """What a page's form sends."""
 
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import pydantic
@@ -32,6 +32,14 @@ def message_of(fields: dict[str, str], kind: type[AnyMessage]) -> AnyMessage:
     given = {name: value for name, value in fields.items() if value and name in kind.model_fields}
     try:
         return kind.model_validate_strings(given)
+    except pydantic.ValidationError as error:
+        raise BadBodyError(first_fault(error)) from error
+
+
+def checked(kind: type[AnyMessage], said: dict[str, Any]) -> AnyMessage:
+    """Return values as a message; BadBodyError says what is wrong first."""
+    try:
+        return kind.model_validate(said)
     except pydantic.ValidationError as error:
         raise BadBodyError(first_fault(error)) from error
 

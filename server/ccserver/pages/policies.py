@@ -58,16 +58,15 @@ async def show(request: Request) -> Response:
     """Show what a version says, and in what it differs from another one, or from the one before it."""
     asked, version = read_query(request, DifferenceQuery, of_form=True), _version(request)
     async with auth.site_scope(request) as scope:
-        box = await _appliance(request, scope)
-        said = await policy_versions.content(scope, box.id, version)
-        differences = await policy_versions.compare(scope, box.id, version, asked.against)
+        appliance_id = path_id(request, "appliance")
+        found = await policy_versions.read_beside(scope, appliance_id, version, asked.against)
     values = {
-        "appliance": box,
+        "appliance": {"id": appliance_id, "hostname": found.hostname},
         "site_id": scope.site_id,
         "version": version,
         "against": asked.against,
-        "said": _text(said),
-        "differences": [(each.part, _text(each.before), _text(each.after)) for each in differences],
+        "said": _text(found.said),
+        "differences": [(each.part, _text(each.before), _text(each.after)) for each in found.differences],
     }
     return render.page(request, "policy.html", values)
 
@@ -103,10 +102,10 @@ async def approve_baseline(request: Request) -> Response:
 
 async def _baselines(request: Request, refused: str | None = None) -> Response:
     async with auth.site_scope(request) as scope:
-        box = await _appliance(request, scope)
-        found = await baselines.of(scope, box.id)
+        appliance_id = path_id(request, "appliance")
+        hostname, found = await baselines.of_named(scope, appliance_id)
     values = {
-        "appliance": box,
+        "appliance": {"id": appliance_id, "hostname": hostname},
         "site_id": scope.site_id,
         "baselines": [(each, _text(each.facts) if each.facts else "") for each in found],
         "refused": refused,
