@@ -4,9 +4,44 @@ import json
 import sys
 from dataclasses import asdict
 
-from tests.bench import append, decide, measure, overview, rls, verify
+from tests.bench import (
+    append,
+    checkin,
+    decide,
+    drain,
+    fleets,
+    incident,
+    ingest,
+    listing,
+    measure,
+    overview,
+    pages,
+    resident,
+    rls,
+    verify,
+    waiting,
+)
 
-ROWS = {"rls": rls.run, "overview": overview.run, "append": append.run, "verify": verify.run, "decide": decide.run}
+ROWS = {
+    "rls": rls.run,
+    "overview": overview.run,
+    "pages": pages.run,
+    "append": append.run,
+    "waiting": waiting.run,
+    "incident": incident.run,
+    "drain": drain.run,
+    "ingest": ingest.run,
+    "checkin": checkin.run,
+    "listing": listing.run,
+    "resident": resident.run,
+    "verify": verify.run,
+    "decide": decide.run,
+    "steady": fleets.steady,
+    "storm": fleets.storm,
+    "flap": fleets.flap,
+    "slow": fleets.slow,
+    "rolling": fleets.rolling,
+}
 
 
 def main(names: list[str]) -> int:
