@@ -14,6 +14,7 @@ FRESH_FOR = timedelta(hours=2)
 _STATUSES = frozenset(Status)
 _SEVERITIES = frozenset(Severity)
 _KINDS = frozenset(Kind)
+_TEXT = frozenset({str})
 _WORD = re.compile("[0-9a-z_.-]{0,64}")
 
 
@@ -148,12 +149,11 @@ class _Words(NamedTuple):
 
 
 def _words(entry: Entry) -> _Words | None:
-    body = entry.body
-    words = [body.get(name) for name in _Words._fields]
-    since = body.get("since")
-    if not all(isinstance(word, str) and word for word in words) or type(since) is not int or since < 0:
+    words = list(map(entry.body.get, _Words._fields))
+    since = entry.body.get("since")
+    if not all(words) or set(map(type, words)) != _TEXT or type(since) is not int or since < 0:
         return None
-    said = _Words(*map(str, words))
+    said = _Words._make(words)
     if said.status not in _STATUSES or said.severity not in _SEVERITIES or not _WORD.fullmatch(said.check):
         return None
     return said
