@@ -51,6 +51,8 @@ async def address(server: Running, device: Device, row: Endpoint) -> str:
     known = {"site": "acme-clinic", "appliance": device.appliance_id, "token": "A" * 43}
     conn = await asyncpg.connect(server.urls.admin)
     await conn.execute("SET session_replication_role = replica")
+    if "{version}" in row.path:
+        known["version"] = await policy_of(device)
     for name in set(re.findall(r"{(\w+)}", row.path)) - set(known):
         table, tenant = TABLES.get(name, f"{name}s"), ("acme", "acme-clinic", device.appliance_id)
         columns, names = await rows.maker(conn, table), await rows.columns_of(conn, table)
@@ -59,6 +61,15 @@ async def address(server: Running, device: Device, row: Endpoint) -> str:
         known[name] = str(made["id"])
     await conn.close()
     return re.sub(r"{(\w+)}", lambda found: known[found[1]], row.path)
+
+
+async def policy_of(device: Device) -> str:
+    """Return the version of the policy that the appliance gets."""
+    said = {"version": "0.1.0", "hostname": "box", "sent_at_ms": 1, "clock": "sync"}
+    assert (await device.call("POST", "checkin", json=said)).status_code == 200
+    assert (await device.call("GET", "policy")).status_code == 200
+    async with device.server.db.site("acme", "acme-clinic") as scope:
+        return str(await scope.conn.fetchval("SELECT max(version) FROM policies"))
 
 
 async def asked_of(server: Running, client: httpx.AsyncClient, path: str, query: dict[str, str]) -> list[str]:
