@@ -58,7 +58,7 @@ test: setup ## all tests (ONLY=server for one folder)
 e2e: setup ## the tests with real processes and a real browser
 	@$(BIN)/pytest tests/e2e $(MORE)
 
-drift: setup ## real drift of each family, found, repaired and proved, in namespaces of its own (root, nft)
+drift: setup ## real drift of each family, found, repaired and proved, in namespaces of its own (root, nft, apt)
 	@ROOT=1 $(BIN)/pytest tests/e2e/test_healing_families.py $(MORE)
 
 bench: setup ## measure (ONLY=name for one)

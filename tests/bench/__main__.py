@@ -4,9 +4,17 @@ import json
 import sys
 from dataclasses import asdict
 
-from tests.bench import append, decide, measure, overview, rls, verify
+from tests.bench import append, decide, incident, measure, overview, rls, verify, waiting
 
-ROWS = {"rls": rls.run, "overview": overview.run, "append": append.run, "verify": verify.run, "decide": decide.run}
+ROWS = {
+    "rls": rls.run,
+    "overview": overview.run,
+    "append": append.run,
+    "waiting": waiting.run,
+    "incident": incident.run,
+    "verify": verify.run,
+    "decide": decide.run,
+}
 
 
 def main(names: list[str]) -> int:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ class Process:
 
     made: config.Config
     urls: localpg.Urls
+    more: Mapping[str, str] = field(default_factory=dict)
     child: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
@@ -120,7 +121,7 @@ class Process:
             "CCSERVER_LISTEN": f"{self.made.host}:{self.made.port}",
         }
         quiet_ = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.child = subprocess.Popen([BIN / "ccserver", "serve"], env=base | own, **quiet_)
+        self.child = subprocess.Popen([BIN / "ccserver", "serve"], env=base | own | self.more, **quiet_)
 
     async def ready(self) -> None:
         until = time.monotonic() + 30

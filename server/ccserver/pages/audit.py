@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import audit_following, auth, context, listing
+from ccserver.audit_chain import Head
 from ccserver.audit_following import Verification
 from ccserver.http import Caller, Endpoint, read_query
 from ccserver.listing import EVER, Cursor, ListQuery
@@ -45,7 +46,7 @@ async def show(request: Request) -> Response:
         page = listing.page_of(ListQuery(cursor=asked.cursor), key, name)
         rows = await audit_log.newest(scope, scope.partner_id, wanted, page)
         (head,) = await audit_log.heads(scope, scope.partner_id)
-    state = await _verify(request, None) if head.size <= _AT_SIGHT else None
+    state = await _verify(request, None, head) if head.size <= _AT_SIGHT else None
     found = listing.listing(rows, page, lambda entry: (entry.at, str(entry.seq)), key, name)
     query = {"actor": asked.actor, "action": asked.action, "target": asked.target}
     values = {"entries": found.items, "next": found.next, "head": head, "state": state, "query": query}
@@ -58,10 +59,10 @@ async def verify(request: Request) -> Response:
     return render.page(request, "verification.html", {"found": await _verify(request, asked.cursor)})
 
 
-async def _verify(request: Request, cursor: str | None) -> Verification:
-    partner_id = (await auth.acting(request)).partner_id
+async def _verify(request: Request, cursor: str | None, head: Head | None = None) -> Verification:
+    partner_id = head.partner_id if head else (await auth.acting(request)).partner_id
     opened = functools.partial(context.of(request).db.partner, partner_id)
-    return await audit_following.verify(opened, context.of(request).cursor_key, cursor)
+    return await audit_following.verify(opened, context.of(request).cursor_key, cursor, head)
 
 
 ENDPOINTS = [
