@@ -41,7 +41,7 @@ from ccserver.errors import (
 )
 from ccserver.http import Caller, Endpoint, RequestLog, check_headers, note, problem, status_of, wants_page
 from ccserver.keys import KeyFile
-from ccserver.pages import account, events, overview, people, reference, session, trouble, welcome
+from ccserver.pages import account, charts, events, overview, people, reference, session, trouble, welcome
 from ccserver.pages import appliances as appliance_pages
 from ccserver.pages import audit as audit_pages
 from ccserver.pages import codes as code_pages
@@ -99,6 +99,7 @@ ENDPOINTS: list[Endpoint] = [
     *welcome.ENDPOINTS,
     *overview.ENDPOINTS,
     *events.ENDPOINTS,
+    *charts.ENDPOINTS,
     *site_pages.ENDPOINTS,
     *appliance_pages.ENDPOINTS,
     *incident_pages.ENDPOINTS,

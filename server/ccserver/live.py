@@ -41,6 +41,11 @@ class Stream:
     _dirty: bool = False
     _told_at: float = float("-inf")
 
+    @property
+    def keys(self) -> set[tuple[str, str | None]]:
+        """What it watches."""
+        return {(self.partner_id, site) for site in (self.sites if self.sites is not None else (None,))}
+
     def tell(self) -> None:
         """Have it say that something changed."""
         self._dirty = True
@@ -116,13 +121,17 @@ class Streams:
             found[stream.partner_id] = (whole or stream.sites is None, some | (stream.sites or frozenset()))
         return found
 
+    def begin(self, marks: Mapping[tuple[str, str | None], int]) -> None:
+        """Take how something stands that was not watched before."""
+        self._marks = {**marks, **self._marks}
+
     def note(self, marks: Mapping[tuple[str, str | None], int]) -> None:
         """Take how everything stands that is watched, and tell the streams of what stands otherwise than before."""
         changed = {key for key, mark in marks.items() if self._marks.get(key, mark) != mark}
-        self._marks = dict(marks)
+        watched = {key for stream in self._open for key in stream.keys}
+        self._marks = {key: mark for key, mark in {**self._marks, **marks}.items() if key in watched}
         for stream in self._open:
-            keys = {(stream.partner_id, site) for site in (stream.sites if stream.sites is not None else (None,))}
-            if keys & changed:
+            if stream.keys & changed:
                 stream.tell()
 
 
@@ -130,10 +139,23 @@ async def look(db: Database, streams: Streams) -> None:
     """Look once at everything that is watched: two statements at most for each partner."""
     marks: dict[tuple[str, str | None], int] = {}
     for partner_id, (whole, sites) in streams.watched().items():
-        async with db.partner(partner_id) as scope:
-            if whole:
-                marks[partner_id, None] = await live.mark(scope)
-            if sites:
-                found = await live.marks_of_sites(scope, sorted(sites))
-                marks |= {(partner_id, site): mark for site, mark in found.items()}
+        marks |= await _marks(db, partner_id, whole, sites)
     streams.note(marks)
+
+
+async def begin(db: Database, streams: Streams, stream: Stream) -> None:
+    """Look at what a new stream watches, so that whatever changes from now on is told."""
+    streams.begin(await _marks(db, stream.partner_id, stream.sites is None, stream.sites or frozenset()))
+
+
+async def _marks(
+    db: Database, partner_id: str, whole: bool, sites: frozenset[str]
+) -> dict[tuple[str, str | None], int]:
+    found: dict[tuple[str, str | None], int] = {}
+    async with db.partner(partner_id) as scope:
+        if whole:
+            found[partner_id, None] = await live.mark(scope)
+        if sites:
+            marks = await live.marks_of_sites(scope, sorted(sites))
+            found |= {(partner_id, site): mark for site, mark in marks.items()}
+    return found

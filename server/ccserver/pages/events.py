@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ccserver import auth, context
+from ccserver import auth, context, live
 from ccserver.errors import CentralCommandError, DatabaseUnavailableError, NotFoundError
 from ccserver.http import Caller, Endpoint, read_query
 from ccserver.live import Stream, Streams, Word
@@ -52,9 +52,14 @@ async def watch(request: Request) -> Response:
     partner_id, watched = await _may_watch(request, asked.site)
     if request.method == "HEAD":
         return Response(headers=_HEADERS, media_type="text/event-stream")
-    streams = context.of(request).streams
-    stream = streams.open(request.state.principal.actor, partner_id, watched)
-    return _Events(streams, stream, _words(request, asked, stream))
+    ctx = context.of(request)
+    stream = ctx.streams.open(request.state.principal.actor, partner_id, watched)
+    try:
+        await live.begin(ctx.db, ctx.streams, stream)
+    except BaseException:
+        ctx.streams.close(stream)
+        raise
+    return _Events(ctx.streams, stream, _words(request, asked, stream))
 
 
 async def _words(request: Request, asked: EventsQuery, stream: Stream) -> AsyncIterator[bytes]:
@@ -80,10 +85,12 @@ async def _may_watch(request: Request, site_id: str | None) -> tuple[str, frozen
     partner_id, auditor = (await auth.acting(request)).partner_id, auth.auditor_id(request)
     if site_id is None and auditor is None:
         return partner_id, None
-    async with context.of(request).db.partner(partner_id) as scope:
-        if site_id is None:
-            return partner_id, frozenset(await user_sites.readable_by(scope, auditor or ""))
-        if not await sites.is_readable(scope, site_id, auditor):
+    db = context.of(request).db
+    if site_id is None:
+        async with db.partner(partner_id) as partner:
+            return partner_id, frozenset(await user_sites.readable_by(partner, auditor or ""))
+    async with db.site(partner_id, site_id) as site:
+        if not await sites.is_readable(site, auditor):
             raise NotFoundError
     return partner_id, frozenset({site_id})
 
