@@ -59,6 +59,7 @@ async def read(these: Orders, offered: dict[str, Any], known: Identity) -> Signe
         learned = await learning.learn(these.client, these.places, known)
         if learned is None:
             raise RefusedError(f"no order of our server's: {error}") from error
+        await these.policy_now()  # the helper learns the new key with it
         try:
             order = orders.read(offered, learned.signers(offered))
         except BadOrderError as again:

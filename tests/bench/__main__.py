@@ -4,7 +4,21 @@ import json
 import sys
 from dataclasses import asdict
 
-from tests.bench import append, decide, incident, measure, overview, rls, verify, waiting
+from tests.bench import (
+    append,
+    checkin,
+    decide,
+    drain,
+    incident,
+    ingest,
+    listing,
+    measure,
+    overview,
+    resident,
+    rls,
+    verify,
+    waiting,
+)
 
 ROWS = {
     "rls": rls.run,
@@ -12,6 +26,11 @@ ROWS = {
     "append": append.run,
     "waiting": waiting.run,
     "incident": incident.run,
+    "drain": drain.run,
+    "ingest": ingest.run,
+    "checkin": checkin.run,
+    "listing": listing.run,
+    "resident": resident.run,
     "verify": verify.run,
     "decide": decide.run,
 }

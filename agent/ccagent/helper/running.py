@@ -92,12 +92,16 @@ def recorded(places: HelperPlaces, kind: str, run_id: str) -> dict[str, Any] | N
 
 
 def _signer(pin: Pin, envelope: dict[str, Any]) -> bytes:
-    """Return the pinned order key that an envelope names, which has no member that the signature does not reach."""
+    """Return the order key that signs now, if an envelope names it and has no member that the signature does not reach.
+
+    One that another has followed since signs nothing any more: it may have been stolen.
+    """
+    newest = next(reversed(pin.order_keys), None)
     match envelope:
         case {"payloadType": str(), "payload": str(), "signatures": [{"keyid": str() as name, "sig": str()} as by]}:
-            if len(envelope) == 3 and len(by) == 2 and name in pin.order_keys:
+            if len(envelope) == 3 and len(by) == 2 and name == newest:
                 return pin.order_keys[name]
-    raise RefusedError("not signed by an order key that is pinned here")
+    raise RefusedError("not signed by the newest order key that is pinned here")
 
 
 def _ordered(pin: Pin, signed: SignedOrder, text: dict[str, Any], now: int) -> Job:
