@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from ccshared import ed25519
+from ccshared import ed25519, envelope
 from ccshared.purposes import EnrolmentCode
 from tests.devices import Device, Running
 from tests.e2e import scene
@@ -40,7 +40,6 @@ async def test_the_first_check_in_arrives_while_the_page_of_the_code_is_open(ser
     device = Device(server, ed25519.new_seed())
     answer = await device.enroll(EnrolmentCode(*code.split("/")))
     await expect(page.get_by_text("waiting for its first check-in…")).to_be_visible(timeout=15_000)
-    from ccshared import envelope
 
     opened = envelope.open_envelope(answer.json(), envelope.PayloadType.ENROLMENT, server.keys.order.public_key)
     device.appliance_id = opened["appliance_id"]
@@ -57,3 +56,25 @@ async def test_charts_are_drawn_and_their_numbers_stay_beside_them(server: Runni
     await page.get_by_text("The numbers of this chart").click()
     await expect(page.get_by_role("cell", name="214")).to_be_visible()
     assert page.said == []  # type: ignore[attr-defined]
+
+
+async def test_the_first_page_is_light_and_asks_nobody_else(server: Running, browser: Browser) -> None:
+    await scene.set_up(server)
+    for number in range(47):
+        await server.add_site("acme", f"clinic-{number}")
+    page = await browser.new_page()
+    await sign_in(page, server)
+    await page.get_by_role("heading", name="50 sites").wait_for()
+    fresh = await browser.new_context(storage_state=await page.context.storage_state())
+    first = await fresh.new_page()
+    network = await fresh.new_cdp_session(first)
+    await network.send("Network.enable")
+    weights: list[float] = []
+    hosts: set[str] = set()
+    network.on("Network.loadingFinished", lambda event: weights.append(event["encodedDataLength"]))
+    first.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+    await first.goto(server.url)
+    await expect(first.locator("[data-live-state]")).to_have_text("live")
+    await expect(first.get_by_text("Nothing was settled in this time")).to_be_visible()
+    assert 50_000 < sum(weights) < 200_000
+    assert hosts == {server.url.split("/")[2]}
