@@ -47,6 +47,7 @@
       cursor: { show: false },
       series: [{}, ...names.map((label, i) => ({ label, stroke: colour(COLOURS[i % 3]), width: 2, dash: DASHES[i % 3], points: { show: times.length < 60, size: 5 } }))],
     }, data, place);
+    for (const head of place.querySelectorAll("th")) head.scope = "row";
     new ResizeObserver(() => place.clientWidth && made.setSize({ width: place.clientWidth, height: 220 })).observe(place);
     numbers.open = false;
   }
