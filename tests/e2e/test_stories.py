@@ -165,8 +165,8 @@ async def test_an_export_from_the_page_verifies_for_whoever_gets_it(
     trust = tmp_path / "keys.txt"
     async with server.db.platform() as scope:
         boxes = await scope.conn.fetch(
-            "SELECT id, public_key FROM appliances a WHERE EXISTS (SELECT FROM evidence_logs l WHERE l.appliance_id = a.id)"
-            " AND site_id = 'acme-clinic'"
+            "SELECT DISTINCT a.id, a.public_key FROM appliances a JOIN evidence_logs l ON l.appliance_id = a.id"
+            " WHERE a.site_id = 'acme-clinic'"
         )
     lines = [f"{box['id']} {hashlib.sha256(box['public_key']).hexdigest()}" for box in boxes]
     trust.write_text("\n".join([*server_keys(server), *lines]))

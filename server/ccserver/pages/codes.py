@@ -76,8 +76,7 @@ async def follow(request: Request) -> Response:
         if detail is None:
             raise NotFoundError
         found = await appliances.find(scope, detail.used_by_id) if detail.used_by_id else None
-        names = await sites.names(scope, [scope.site_id])
-    values = {"detail": detail, "appliance": found, "site_id": scope.site_id, "site_name": names[scope.site_id]}
+    values = {"detail": detail, "appliance": found, "site_id": scope.site_id}
     return render.page(request, "code_state.html", values)
 
 
