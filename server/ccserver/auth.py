@@ -29,7 +29,7 @@ from ccserver.errors import (
     TokenInvalidError,
 )
 from ccserver.http import Caller, path_id
-from ccserver.queries import api_keys, audit_log, partners, sessions, sites, users
+from ccserver.queries import api_keys, audit_log, partners, sessions, sites
 from ccserver.queries.api_keys import KnownKey
 from ccserver.queries.audit_log import Act
 from ccserver.queries.users import User
@@ -187,17 +187,12 @@ async def _by_session(request: Request) -> Principal:
     value = request.cookies.get(cookie_name(request), "")
     if not _COOKIE_VALUE.fullmatch(value):
         raise NotSignedInError
-    db = context.of(request).db
-    async with db.credential(_hash(value)) as scope:
-        session = await sessions.find_by_credential(scope, _hash(value))
-    if session is None:
+    async with context.of(request).db.bare() as conn:
+        found = await sessions.signed_in(conn, _hash(value))
+    if found is None:
         raise NotSignedInError
-    async with db.partner(session.partner_id) as partner:
-        user = await users.find(partner, session.user_id)
-    if user is None:
-        raise NotSignedInError
-    actor = f"user:{user.login}"
-    return Principal(user.partner_id, Role(user.role), actor, actor, user, session.second_factor)
+    actor = f"user:{found.user.login}"
+    return Principal(found.user.partner_id, Role(found.user.role), actor, actor, found.user, found.second_factor)
 
 
 async def _by_key(request: Request) -> Principal:

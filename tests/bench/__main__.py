@@ -4,14 +4,36 @@ import json
 import sys
 from dataclasses import asdict
 
-from tests.bench import append, decide, fleets, incident, measure, overview, rls, verify, waiting
+from tests.bench import (
+    append,
+    checkin,
+    decide,
+    drain,
+    fleets,
+    incident,
+    ingest,
+    listing,
+    measure,
+    overview,
+    pages,
+    resident,
+    rls,
+    verify,
+    waiting,
+)
 
 ROWS = {
     "rls": rls.run,
     "overview": overview.run,
+    "pages": pages.run,
     "append": append.run,
     "waiting": waiting.run,
     "incident": incident.run,
+    "drain": drain.run,
+    "ingest": ingest.run,
+    "checkin": checkin.run,
+    "listing": listing.run,
+    "resident": resident.run,
     "verify": verify.run,
     "decide": decide.run,
     "steady": fleets.steady,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 Block = Callable[[], Awaitable[None]]
 
@@ -107,6 +108,12 @@ def no_slower(row: str, what: str, found: Sequence[tuple[float, float]], at_most
 def bounded(row: str, what: str, value: float, at_most: float, unit: str) -> Result:
     """Return the row of a plain number that may be at most so much."""
     return Result(row, what, None, None, None, f"at most {at_most:g} {unit}", value <= at_most, f"{value:.3g} {unit}")
+
+
+def resident_mb(pid: int, which: str = "VmRSS") -> float:
+    """Return a process's resident memory (MB) as Linux tells it: VmRSS now, VmHWM at most so far."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(which))
 
 
 def machine() -> str:
