@@ -9,6 +9,7 @@ from tests.bench import (
     checkin,
     decide,
     drain,
+    fleets,
     incident,
     ingest,
     listing,
@@ -35,6 +36,11 @@ ROWS = {
     "resident": resident.run,
     "verify": verify.run,
     "decide": decide.run,
+    "steady": fleets.steady,
+    "storm": fleets.storm,
+    "flap": fleets.flap,
+    "slow": fleets.slow,
+    "rolling": fleets.rolling,
 }
 
 

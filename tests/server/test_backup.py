@@ -6,9 +6,10 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import asyncpg
 import pyrage
 import pytest
 
+import ccserver
 from ccserver import age, archive, backup, keys, migrate, restoring
 from ccserver.archive import BackupBrokenError
 from ccserver.config import Config
@@ -24,15 +26,17 @@ from ccserver.errors import CentralCommandError
 from ccserver.localpg import Urls
 from ccserver.queries.backups import Relation
 from ccserver.restoring import Source
+from tests.databases import Server
 from tests.devices import Device, Running
 
 
 @dataclass(frozen=True)
 class Host:
-    """`ccserver` on a host whose database is at `urls`."""
+    """`ccserver` on a host whose database is at `urls`; `code` is the folder of another release's."""
 
     urls: Urls
     settings: Config
+    code: Path | None = None
 
     async def run(self, *arguments: str, code: int = 0) -> tuple[bytes, str]:
         """Return what a command wrote to standard output and to standard error."""
@@ -43,6 +47,8 @@ class Host:
             "DATABASE_ADMIN_URL": self.urls.admin,
             "CCSERVER_DATA_DIR": str(self.settings.data_dir),
         }
+        if self.code is not None:
+            env["PYTHONPATH"] = f"{self.code}:{os.environ.get('PYTHONPATH', '')}"
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", "from ccserver.cli import main; main()", *arguments),
             env=env | {"CCSERVER_NAME": "cc.example"},
@@ -108,6 +114,16 @@ async def copy(host: Host, tmp_path: Path) -> Path:
 def elsewhere(host: Host, empty_database: Urls) -> Host:
     """The same keys, and an empty database."""
     return replace(host, urls=empty_database)
+
+
+@pytest.fixture
+async def before(settings: Config, postgres: Server, tmp_path: Path) -> AsyncIterator[Host]:
+    """The same keys, an empty database, and a release that lacks the newest migration."""
+    code = Path(ccserver.__file__).parent
+    made = shutil.copytree(code, tmp_path / "before" / "ccserver", ignore=shutil.ignore_patterns("__pycache__"))
+    (made / "migrations" / migrate.files()[-1].name).unlink()
+    yield Host(postgres.create_database("cc_before"), settings, made.parent)
+    await rows(postgres.urls("postgres"), "DROP DATABASE cc_before WITH (FORCE)")
 
 
 async def test_what_is_restored_is_what_was_backed_up(host: Host, copy: Path, elsewhere: Host) -> None:
@@ -348,23 +364,25 @@ async def test_a_backup_of_a_newer_schema_names_what_to_install(copy: Path, else
     assert await is_untouched(elsewhere.urls)
 
 
-async def test_a_backup_of_an_older_schema_is_brought_up_to_date(copy: Path, elsewhere: Host) -> None:
-    last = migrate.files()[-1]
-
-    def older(members: dict[str, bytes]) -> None:
-        for name in (archive.BEGIN, archive.MANIFEST):
-            value = json.loads(members[name])
-            begin = value if name == archive.BEGIN else value["begin"]
-            begin["schema"] = [each for each in begin["schema"] if each[0] != last.number]
-            members[name] = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-        key = keys.load(elsewhere.settings.key_file).derive(backup.MAC_PURPOSE)
-        members[archive.MAC] = backup.mac(key, members[archive.MANIFEST]).encode()
-
-    if not changes_tables(last.sql):
-        repack(copy, older)
-    await elsewhere.run("restore", str(copy), "--yes")
+async def test_a_backup_by_the_release_before_is_brought_up_to_date(
+    before: Host, elsewhere: Host, tmp_path: Path
+) -> None:
+    await before.run("migrate")
+    await before.run("partner", "create", "Beta", "--id", "beta")
+    await before.run("backup", "-o", str(tmp_path / "older"))
+    told = await elsewhere.json("restore", str(tmp_path / "older"), "--yes")
+    assert (told["faults"], told["audit_chains"]) == ([], 2)
     (row,) = await rows(elsewhere.urls, "SELECT max(number) AS number FROM schema_migrations")
-    assert row["number"] == last.number
+    assert row["number"] == migrate.files()[-1].number
+    assert [each["id"] for each in await rows(elsewhere.urls, "SELECT id FROM partners ORDER BY id DESC")] == [
+        "platform",
+        "beta",
+    ]
+
+
+async def test_the_release_before_refuses_the_backup_of_this_one(copy: Path, before: Host) -> None:
+    assert "newer than this release" in await before.refused("restore", str(copy), "--yes")
+    assert await is_untouched(before.urls)
 
 
 async def test_another_servers_key_file_restores_nothing(copy: Path, elsewhere: Host) -> None:
@@ -473,8 +491,3 @@ def repack(path: Path, change: Change) -> None:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     path.write_bytes(gzip.compress(out.getvalue()))
-
-
-def changes_tables(sql: str) -> bool:
-    """Whether a migration makes a table or a column, so that the schema before it could not take today's rows."""
-    return "CREATE TABLE" in sql or "ADD COLUMN" in sql

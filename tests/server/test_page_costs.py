@@ -29,7 +29,7 @@ LOOK_UPS = ("cc_session(", "FROM partners WHERE id = $1 AND id <> 'platform'")
 OF_SCOPES = ("BEGIN", "COMMIT", "SELECT set_config(")
 # What a page is asked beside its address, where it reads more then; and the tables of names that are no table's.
 ASKED = {"/codes": {"site": "acme-clinic"}, "/incidents": {"site": "acme-clinic"}}
-TABLES: dict[str, str] = {}
+TABLES = {"channel": "notification_channels", "delivery": "notifications"}
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from ccserver.queries.incident_comments import Comment
 from ccserver.queries.incidents import IncidentDetail
 from ccserver.scope import SiteScope
+
+
+@dataclass(frozen=True)
+class Proof:
+    """An entry of the appliance's log about an incident: what was done, or that a person was asked."""
+
+    kind: str
+    log_id: int
+    origin: str
+    seq: int
+    leaf: bytes
+    received_at: datetime
 
 
 @dataclass(frozen=True)
@@ -17,6 +30,7 @@ class Story:
     hostname: str
     seen: str
     comments: Sequence[Comment]
+    evidence: Sequence[Proof]
 
 
 async def read(scope: SiteScope, incident_id: str, letters: int, comments: int) -> Story | None:
@@ -36,7 +50,17 @@ async def read(scope: SiteScope, incident_id: str, letters: int, comments: int) 
                      FROM incident_comments
                      WHERE site_id = $1 AND partner_id = $2 AND incident_id = $3
                      ORDER BY created_at DESC, id DESC
-                     LIMIT $5) AS comments
+                     LIMIT $5) AS comments,
+               ARRAY(SELECT ROW(a.bundle_type, a.log_id, a.origin, a.seq, a.bundle_hash, a.received_at)
+                     FROM (SELECT b.bundle_type, b.log_id, l.origin, b.seq, b.bundle_hash, b.received_at, b.payload
+                           FROM evidence_bundles b JOIN evidence_logs l ON l.site_id = b.site_id AND l.id = b.log_id
+                           WHERE b.site_id = $1 AND b.partner_id = $2 AND b.appliance_id = i.appliance_id
+                             AND b.bundle_type IN ('remediation', 'escalation')
+                             AND b.received_at >= least(i.created_at, now()) - interval '1 day'
+                           ORDER BY b.received_at
+                           LIMIT 1000) a
+                     WHERE position(convert_to('"incident":"' || i.id || '"', 'UTF8') IN a.payload) > 0
+                     LIMIT 50) AS evidence
         FROM incidents i
         WHERE i.site_id = $1 AND i.partner_id = $2 AND i.id = $3
         """,
@@ -49,4 +73,5 @@ async def read(scope: SiteScope, incident_id: str, letters: int, comments: int) 
     if row is None:
         return None
     said = [Comment(*each) for each in row["comments"]]
-    return Story(IncidentDetail(*row["incident"]), row["site_name"], row["hostname"], row["seen"], said)
+    evidence = [Proof(*each) for each in row["evidence"]]
+    return Story(IncidentDetail(*row["incident"]), row["site_name"], row["hostname"], row["seen"], said, evidence)

@@ -312,6 +312,41 @@ async def find(scope: SiteScope, order_id: str) -> OrderDetail | None:
     return OrderDetail(Order(**values), orjson.loads(parameters), orjson.loads(result) if result else None)
 
 
+@dataclass(frozen=True)
+class Story:
+    """An order with what its site and its appliance are called, and the signed envelope (None before its release)."""
+
+    detail: OrderDetail
+    site_name: str
+    hostname: str
+    envelope: bytes | None
+
+
+async def story(scope: SiteScope, order_id: str) -> Story | None:
+    """Return an order of the site with all that is told of it."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT o.id, o.site_id, o.appliance_id, o.runbook_id, o.runbook_digest, o.fleet_order_id, o.status,
+               o.created_by, o.creator, o.created_at, o.approved_by, o.cancelled_by, o.issued_at, o.expires_at,
+               o.acknowledged_at, o.started_at, o.finished_at, o.parameters, o.result, o.envelope,
+               s.name AS site_name, a.hostname
+        FROM orders o
+        JOIN sites s ON s.id = o.site_id
+        JOIN appliances a ON a.site_id = o.site_id AND a.id = o.appliance_id
+        WHERE o.site_id = $1 AND o.partner_id = $2 AND o.id = $3
+        """,
+        scope.site_id,
+        scope.partner_id,
+        order_id,
+    )
+    if row is None:
+        return None
+    values = dict(row)
+    parameters, result = orjson.loads(values.pop("parameters")), values.pop("result")
+    told = {name: values.pop(name) for name in ("site_name", "hostname", "envelope")}
+    return Story(OrderDetail(Order(**values), parameters, orjson.loads(result) if result else None), **told)
+
+
 async def cancel(scope: SiteScope, order_id: str, actor: str) -> bool:
     """Cancel an order that no appliance has taken yet; False when it is not there or not pending."""
     done = await scope.conn.fetchval(
