@@ -11,7 +11,7 @@ export UV_CACHE_DIR := $(CURDIR)/.tools/cache
 export PIP_CACHE_DIR := $(CURDIR)/.tools/pip-cache
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup drift fmt lint type contracts test e2e bench faults fuzz verify-full package nspawn check run
+.PHONY: help setup drift fmt lint type contracts test e2e bench faults fuzz verify-full package nspawn compose check run
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -58,7 +58,7 @@ test: setup ## all tests (ONLY=server for one folder)
 e2e: setup ## the tests with real processes and a real browser
 	@$(BIN)/pytest tests/e2e $(MORE)
 
-drift: setup ## real drift of each family, found, repaired and proved, in namespaces of its own (root, nft)
+drift: setup ## real drift of each family, found, repaired and proved, in namespaces of its own (root, nft, apt)
 	@ROOT=1 $(BIN)/pytest tests/e2e/test_healing_families.py $(MORE)
 
 bench: setup .tools/rivals/.ready ## measure (ONLY=name for one)
@@ -86,6 +86,9 @@ package: setup ## build wheels and Debian packages, prove them in a clean enviro
 
 nspawn: setup ## the Debian packages of `make package` on a booted machine (root; SUITE=trixie for another)
 	@$(BIN)/python -m tests.nspawn
+
+compose: setup ## packaging/container as it stands, on this machine's Docker, from local images (root)
+	@$(BIN)/python -m tests.compose
 
 check: lint type contracts ## lint, types, import contracts
 

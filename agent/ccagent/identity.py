@@ -57,17 +57,18 @@ class Identity(BaseModel):
         """What the origin of each of this appliance's logs begins with."""
         return f"{self.server}/log/{self.appliance_id}/"
 
-    def signers(self, envelope: Any) -> list[bytes]:
-        """Return the one pinned order key (32 bytes) that an envelope (DSSE JSON) names.
+    def signers(self, envelope: Any, *, former: bool = False) -> list[bytes]:
+        """Return the order key (32 bytes) that an envelope (DSSE JSON) names, if it is the one that signs now.
 
-        None for one that names another, or has members that the signature does not reach: nobody shall be able to
-        change anything about it on the way.
+        With `former` those before it too. None for an envelope that names another, or has members that the signature
+        does not reach: nobody shall be able to change anything about it on the way.
         """
         match envelope:
             case {"payloadType": str(), "payload": str(), "signatures": [{"keyid": str() as name, "sig": str()} as by]}:
                 if len(envelope) == 3 and len(by) == 2:
-                    named = (key for key in self.keys if (key.use, key.name) == ("order", name))
-                    return [bytes.fromhex(key.public_key) for key in named]
+                    orders = [key for key in self.keys if key.use == "order"]
+                    counting = orders if former else orders[-1:]
+                    return [bytes.fromhex(key.public_key) for key in counting if key.name == name]
         return []
 
     @property

@@ -59,6 +59,7 @@ async def read(these: Orders, offered: dict[str, Any], known: Identity) -> Signe
         learned = await learning.learn(these.client, these.places, known)
         if learned is None:
             raise RefusedError(f"no order of our server's: {error}") from error
+        await these.policy_now()  # the helper learns the new key with it
         try:
             order = orders.read(offered, learned.signers(offered))
         except BadOrderError as again:
@@ -147,6 +148,13 @@ async def _runbook(these: Orders, order: SignedOrder) -> Runbook:
     except BadParametersError as error:
         raise RefusedError(f"the runbook {order.runbook} does not take these parameters: {error}") from error
     return runbook
+
+
+def held_back(healer: Healer, order: SignedOrder, runbook: Runbook) -> str | None:
+    """Return why an order that could run when it was judged must not begin now: a stop, or its time is up."""
+    if is_stopped(healer, runbook):
+        return STOPPED
+    return orders.refuse(order, order.site, order.appliance, healer.store.read(order_clock.now_ms, healer.watch.boot()))
 
 
 def is_stopped(healer: Healer, runbook: Runbook) -> bool:

@@ -64,7 +64,10 @@ def load(places: Places, store: Store, known: Identity) -> InForce | None:
     """Return the last good policy as its file holds it; None where there is none, or none that may be followed."""
     try:
         data = places.policy.read_bytes()
-        return check(json.loads(data[:MAX_BYTES]), known, store)
+        offered = json.loads(data[:MAX_BYTES])
+        recorded = store.read(_newest, known.appliance_id)
+        was_taken = recorded is not None and digest(offered) == recorded[1]
+        return check(offered, known, store, former=was_taken)  # it stays in force though its key was followed since
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError, PolicyRefusedError) as error:
@@ -72,13 +75,15 @@ def load(places: Places, store: Store, known: Identity) -> InForce | None:
         return None
 
 
-def check(offered: Any, known: Identity, store: Store) -> InForce:
-    """Return a policy that a pinned order key signed for this site and appliance, no older than the newest taken.
+def check(offered: Any, known: Identity, store: Store, *, former: bool = False) -> InForce:
+    """Return a policy that our server's order key signed for this site and appliance, no older than the newest taken.
+
+    With `former` an order key of before will do.
 
     PolicyRefusedError says what is wrong with any other.
     """
     try:
-        read = policies.read(offered, known.signers(offered))
+        read = policies.read(offered, known.signers(offered, former=former))
     except BadPolicyError as error:
         raise PolicyRefusedError(str(error)) from error
     if (read.site, read.appliance) != (known.site_id, known.appliance_id):

@@ -43,9 +43,16 @@ from ccserver.keys import KeyFile
 from ccserver.pages import account, overview, people, reference, session, trouble, welcome
 from ccserver.pages import appliances as appliance_pages
 from ccserver.pages import audit as audit_pages
+from ccserver.pages import channels as channel_pages
 from ccserver.pages import codes as code_pages
+from ccserver.pages import fleet_orders as fleet_order_pages
 from ccserver.pages import incidents as incident_pages
 from ccserver.pages import keys as api_key_pages
+from ccserver.pages import learning as learning_pages
+from ccserver.pages import orders as order_pages
+from ccserver.pages import policies as policy_pages
+from ccserver.pages import settings as setting_pages
+from ccserver.pages import site_care as site_care_pages
 from ccserver.pages import sites as site_pages
 from ccserver.routes.agent import checkin, enrolment, incidents, log, plan, policy
 from ccserver.routes.agent import keys as key_routes
@@ -100,6 +107,13 @@ ENDPOINTS: list[Endpoint] = [
     *site_pages.ENDPOINTS,
     *appliance_pages.ENDPOINTS,
     *incident_pages.ENDPOINTS,
+    *order_pages.ENDPOINTS,
+    *fleet_order_pages.ENDPOINTS,
+    *learning_pages.ENDPOINTS,
+    *setting_pages.ENDPOINTS,
+    *policy_pages.ENDPOINTS,
+    *channel_pages.ENDPOINTS,
+    *site_care_pages.ENDPOINTS,
     *code_pages.ENDPOINTS,
     *people.ENDPOINTS,
     *api_key_pages.ENDPOINTS,

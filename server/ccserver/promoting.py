@@ -119,7 +119,10 @@ async def demote(scope: PartnerScope, decision: Decision) -> Rule:
 
 async def explain(scope: PartnerScope, rule_id: str) -> Explained:
     """Return why there is a rule, and what came of it; NotFoundError where there is none."""
-    rule = await _found(scope, rule_id)
+    found = await rules.find_with_fates(scope, rule_id)
+    if found is None:
+        raise NotFoundError
+    rule, trial, everywhere = found
     sources = await _sources(scope, rule)
     ready = _ready(rule)
     past = await incidents.past(scope, _pinned(rule), MAX_PAST)
@@ -128,8 +131,8 @@ async def explain(scope: PartnerScope, rule_id: str) -> Explained:
         promotion.weigh(sources),
         sources[:MAX_SOURCES],
         promotion.replay(ready, past) if ready else None,
-        await rule_trials.fate(scope, rule.id, rule.canary_appliance_id or ""),
-        await rule_trials.fate(scope, rule.id, None),
+        trial,
+        everywhere,
     )
 
 

@@ -78,7 +78,7 @@ def open_by_any(
     envelope_json: Any, purpose: PayloadType, keys: Iterable[bytes], bad: type[ValueError]
 ) -> dict[str, Any]:
     """Return what an envelope holds that one of the raw keys signed for this purpose; else raise `bad`, saying why."""
-    why = "no order key is known"
+    why = "not by the order key that signs now"
     for key in keys:
         try:
             return envelope.open_envelope(envelope_json, purpose, key)

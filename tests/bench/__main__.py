@@ -9,11 +9,13 @@ from tests.bench import (
     checkin,
     decide,
     drain,
+    fleets,
     incident,
     ingest,
     listing,
     measure,
     overview,
+    pages,
     resident,
     rls,
     verify,
@@ -23,6 +25,7 @@ from tests.bench import (
 ROWS = {
     "rls": rls.run,
     "overview": overview.run,
+    "pages": pages.run,
     "append": append.run,
     "waiting": waiting.run,
     "incident": incident.run,
@@ -33,6 +36,11 @@ ROWS = {
     "resident": resident.run,
     "verify": verify.run,
     "decide": decide.run,
+    "steady": fleets.steady,
+    "storm": fleets.storm,
+    "flap": fleets.flap,
+    "slow": fleets.slow,
+    "rolling": fleets.rolling,
 }
 
 

@@ -1,9 +1,9 @@
 """A machine apart: an agent and its root helper in namespaces of their own, so that what is broken is not this machine.
 
-What is written to /etc, /usr and /var stays in memory, /var/log is a small volume, the network is an empty one, and all
-processes end with the first. journald, journalctl and nft are the real ones, as is logrotate where it is installed
-(else a script moves and compresses what is named in its configuration). systemctl is a script, whatever runs here:
-its units are executable files, and what they start are real processes.
+What is written to /etc, /usr and /var stays in memory, /var/log is a small disk in a file, the network is an empty
+one, and all processes end with the first. journald, journalctl, nft, logrotate, apt and unattended-upgrades are the
+real ones, the package that is out of date and its repository too (packages.py). systemctl is a script, whatever runs
+here: its units are executable files, and what they start are real processes.
 """
 
 import json
@@ -12,16 +12,19 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.packages import NAME, Repository
 from tests.e2e.processes import BIN, Clinic, Program, wait_until
 
 AGENT_UID = 4711
 JOURNALD = Path("/lib/systemd/systemd-journald")
+_PROGRAMS = ("unshare", "nsenter", "setpriv", "nft", "mkfs.ext4", "apt-get", "dpkg-deb")
+_LOG_DISK = 64 * 2**20
 _ROOM_LEFT = 2 * 2**20  # of 64 MiB: less than 5 %, and enough to compress into
 
 _SYSTEMCTL = """#!/bin/sh
@@ -43,9 +46,6 @@ case $verb in
     echo $! >"$unit.pid"; sleep 0.2; runs ;;
   *) exit 1 ;;
 esac
-"""
-_LOGROTATE = """#!/bin/sh
-for log in $(sed -n 's/^\\(\\/.*\\) {$/\\1/p' "$2"); do gzip -c "$log" >"$log.1.gz" && : >"$log"; done
 """
 # A real backup of a folder, and what is told of it.
 _BACKUP = """#!/bin/sh
@@ -71,16 +71,19 @@ for dir in {covered}; do
   mount -t overlay apart -o lowerdir=$dir,upperdir=$at/upper,workdir=$at/work $dir
   chmod o+x $dir
 done
-mount -t tmpfs -o size=64m,mode=755 logs /var/log
+mount -o loop {place}/logs.img /var/log
 mount -t tmpfs -o mode=755 run /run
 if [ -d /var/lib/apt/lists ]; then mount -t tmpfs -o mode=755 lists /var/lib/apt/lists; fi
 echo 'cc-agent:x:{uid}:{uid}::/nonexistent:/usr/sbin/nologin' >>/etc/passwd
 mkdir -p /etc/cc-agent /var/log/journal /run/systemd/journal /var/lib/logrotate
-rm -f /etc/logrotate.conf /etc/systemd/journald.conf
+rm -rf /etc/logrotate.conf /etc/systemd/journald.conf /etc/apt/sources.list /etc/apt/sources.list.d/*
+install -m 644 {place}/sources.list /etc/apt/sources.list
+DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i {place}/debs/*.deb
+apt-get -q update
 cp {place}/firewall.nft /etc/cc-agent/firewall.nft
 install -m 644 {place}/logrotate.conf /etc/logrotate.conf
 install -m 644 {place}/journald.conf /etc/systemd/journald.conf
-for program in systemctl clamd logrotate; do
+for program in systemctl clamd; do
   case $program in systemctl) to=/usr/bin ;; *) to=/usr/sbin ;; esac
   rm -f $to/$program; install -m 755 {place}/$program $to/$program
 done
@@ -99,7 +102,7 @@ def lacking() -> list[str]:
         "root": os.geteuid() == 0,
         "systemd's journal": JOURNALD.exists(),
         "overlayfs": "overlay" in Path("/proc/filesystems").read_text(),
-        **{name: shutil.which(name) is not None for name in ("unshare", "nsenter", "setpriv", "nft")},
+        **{name: shutil.which(name) is not None for name in _PROGRAMS},
         "leave to unshare": os.geteuid() == 0
         and subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], check=False).returncode == 0,
     }
@@ -148,6 +151,20 @@ class Apart:
         self.run("kill", "-KILL", number)
         wait_until(lambda: not self.seen(f"/proc/{number}").exists())
 
+    @property
+    def repository(self) -> Repository:
+        """Where it has its security updates from."""
+        return Repository(self.place / "repository")
+
+    def publish_update(self) -> None:
+        """Publish a security update, and fetch the lists as a timer would."""
+        self.repository.publish("2.0")
+        self.run("apt-get", "-q", "update")
+
+    def installed(self) -> str:
+        """Return the version of the package, as its files say."""
+        return self.seen(f"/usr/share/{NAME}/version").read_text().strip()
+
     def fill_logs(self) -> None:
         """Fill the log volume but for a rest."""
         about = os.statvfs(self.seen("/var/log"))
@@ -170,11 +187,14 @@ class Apart:
 
 
 @contextmanager
-def standing(clinic: Clinic, site: str) -> Iterator[Apart]:
-    """Yield a machine whose units all run, enrolled, its helper pinned and running; nothing of it stays afterwards."""
+def standing(clinic: Clinic, site: str, debs: Sequence[Path]) -> Iterator[Apart]:
+    """Yield a machine whose units all run, enrolled, its helper pinned and running; nothing of it stays afterwards.
+
+    `debs` are packages that are installed in it.
+    """
     place = Path(tempfile.mkdtemp(prefix="cc-apart-", dir="/tmp"))
     machine = Apart(place, clinic, site)
-    _furnish(machine)
+    _furnish(machine, debs)
     argv = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]
     with (place / "log").open("wb") as log:
         first = subprocess.Popen([*argv, "sh", str(place / "set-up.sh")], stdout=log, stderr=log)
@@ -194,22 +214,21 @@ def standing(clinic: Clinic, site: str) -> Iterator[Apart]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _furnish(machine: Apart) -> None:
+def _furnish(machine: Apart, debs: Sequence[Path]) -> None:
     place = machine.place
     place.chmod(0o755)
-    for name in ("memory", "units", "run", "agent"):
+    for name in ("memory", "units", "run", "agent", "debs", "repository"):
         (place / name).mkdir()
+    for deb in (*debs, machine.repository.publish("1.0")):
+        shutil.copy(deb, place / "debs")
+    (place / "sources.list").write_text(machine.repository.source)
+    _make_disk(place / "logs.img")
     os.chown(place / "agent", AGENT_UID, AGENT_UID)
     (place / "firewall.nft").write_text(_BASELINE)
     (place / "logrotate.conf").write_text("/var/log/clinic.log {\n  rotate 1\n  compress\n}\n")
     (place / "journald.conf").write_text("[Journal]\nStorage=persistent\nAudit=no\nReadKMsg=no\n")
     _program(place / "systemctl", _SYSTEMCTL.format(place=place))
     _program(place / "clamd", "#!/bin/sh\nwhile :; do sleep 1; done\n")
-    logrotate = shutil.which("logrotate") or shutil.which("logrotate", path="/usr/sbin")
-    if logrotate:
-        shutil.copy(logrotate, place / "logrotate")
-    else:
-        _program(place / "logrotate", _LOGROTATE)
     _program(place / "units" / "cc-backup.service", _BACKUP.format(place=place))
     _program(place / "units" / "clamav-daemon.service", "#!/bin/sh\nexec /usr/sbin/clamd\n")
     _program(place / "units" / "systemd-journald.service", f"#!/bin/sh\nexec {JOURNALD}\n")
@@ -231,6 +250,12 @@ def _write_launchers(machine: Apart) -> None:
     enter = f"#!/bin/sh\nexec nsenter -t {machine.pid} -m -p"
     _program(machine.place / "agent.sh", f"{enter} {who} {program}\n")
     _program(machine.place / "helper.sh", f"{enter} -n {program}\n")
+
+
+def _make_disk(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(_LOG_DISK)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(path)], check=True, timeout=30)
 
 
 def _program(path: Path, text: str) -> None:

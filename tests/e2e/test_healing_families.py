@@ -1,14 +1,14 @@
 """Each family of checks: something real is broken, found, repaired, verified, proved and reported; the same by order.
 
-Server, agent and root helper are processes of their own; what is broken is on a machine apart (apart.py). Patching is
-left out: a stand-in package manager would prove itself and not the runbook, and a real one needs a repository with an
-older release of something installed here. Encryption is for people only, so that a person is asked is what is tested.
+Server, agent and root helper are processes of their own; what is broken is on a machine apart (apart.py). Encryption is
+for people only, so that a person is asked is what is tested.
 """
 
 import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import TEMPLATE
 from tests.databases import Server
+from tests.e2e import packages
 from tests.e2e.apart import Apart, standing
 from tests.e2e.processes import Clinic, wait_until
 from tests.e2e.test_directives import api
@@ -25,19 +26,28 @@ pytestmark = pytest.mark.root
 
 @dataclass(frozen=True)
 class Break:
-    """What is broken of which check, the incident that it is, and the runbook with its parameters that mends it."""
+    """What is broken of which check, the incident that it is, and the runbook with its parameters that mends it.
+
+    `mended` looks at the machine itself, beside what its agent says.
+    """
 
     check: str
     incident: str
     runbook: str
     parameters: dict[str, Any]
     do: Callable[[Apart], None]
+    mended: Callable[[Apart], bool] = lambda _: True
 
 
 def other_rule(machine: Apart) -> None:
     machine.run("nft", "insert", "rule", "inet", "filter", "input", "tcp", "dport", "23", "accept")
 
 
+def is_up_to_date(machine: Apart) -> bool:
+    return machine.installed() == "2.0"
+
+
+FAMILIES = ("patching", "backup", "logging", "antivirus", "firewall")
 BREAKS = {
     "backup": Break("backup", "backup_stale", "run-backup", {"unit": "cc-backup.service"}, Apart.age_backup),
     "log volume": Break("logging", "log_volume_full", "rotate-logs", {"keep_bytes": 524_288_000}, Apart.fill_logs),
@@ -49,6 +59,7 @@ BREAKS = {
         *("antivirus", "antivirus_inactive", "start-antivirus", {"unit": "clamav-daemon.service"}),
         lambda machine: machine.kill_unit("clamav-daemon.service"),
     ),
+    "updates": Break("patching", "updates_pending", "apply-security-updates", {}, Apart.publish_update, is_up_to_date),
     "firewall": Break("firewall", "firewall_changed", "load-firewall-baseline", {}, other_rule),
 }
 
@@ -62,7 +73,8 @@ def clinic(
     name = f"cc_test_{next(numbers)}"
     made = Clinic.prepare(postgres.create_database(name, template), tmp_path_factory.mktemp("families"))
     made.server.run("site", "create", "Ward", "--partner", "acme", "--id", "ward")
-    made.server.run("setting", "set", "healing.mode", "heal", "--site", "clinic")
+    for setting, value in (("mode", "heal"), ("window_days", "0123456"), ("window_minutes", "1440")):
+        made.server.run("setting", "set", f"healing.{setting}", value, "--site", "clinic")
     made.serve()
     yield made
     made.stop()
@@ -70,11 +82,17 @@ def clinic(
 
 
 @pytest.fixture(scope="module")
-def healing(clinic: Clinic) -> Iterator[Apart]:
+def debs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What a machine apart installs of what this one lacks."""
+    return packages.fetch(tmp_path_factory.mktemp("packages") / "apt")
+
+
+@pytest.fixture(scope="module")
+def healing(clinic: Clinic, debs: list[Path]) -> Iterator[Apart]:
     """A machine in order whose agent runs and looks each second."""
     clinic.server.run("setting", "set", "agent.patrol_interval_s", "1", "--site", "clinic")
     clinic.server.run("setting", "set", "agent.checkin_interval_s", "1", "--site", "clinic")
-    with standing(clinic, "clinic") as machine:
+    with standing(clinic, "clinic", debs) as machine:
         approve_what_is_there(machine)
         machine.agent.start("run")
         wait_until((machine.place / "agent" / "control.sock").exists)
@@ -82,9 +100,9 @@ def healing(clinic: Clinic) -> Iterator[Apart]:
 
 
 @pytest.fixture(scope="module")
-def observing(clinic: Clinic) -> Iterator[Apart]:
+def observing(clinic: Clinic, debs: list[Path]) -> Iterator[Apart]:
     """A machine in order where nothing is repaired that nobody ordered."""
-    with standing(clinic, "ward") as machine:
+    with standing(clinic, "ward", debs) as machine:
         approve_what_is_there(machine)
         yield machine
 
@@ -97,9 +115,7 @@ def approve_what_is_there(machine: Apart) -> None:
         machine.clinic.server.run("baseline", "approve", one["name"], one["proposed"], *where)
     machine.agent.run("once")
     said = {one["check"]: one for one in machine.status()["checks"]}
-    assert [
-        said[name] for name in ("backup", "logging", "antivirus", "firewall") if said[name]["status"] != "pass"
-    ] == []
+    assert [said[name] for name in FAMILIES if said[name]["status"] != "pass"] == []
 
 
 async def sql(url: str, query: str, *values: object) -> list[asyncpg.Record]:
@@ -130,7 +146,7 @@ def proofs(machine: Apart, kind: str) -> list[dict[str, Any]]:
     return [json.loads(one["payload"])["body"] for one in found]
 
 
-@pytest.mark.parametrize("name", ["backup", "firewall", "anti-virus"])
+@pytest.mark.parametrize("name", ["backup", "log volume", "firewall", "anti-virus", "updates"])
 def test_what_is_only_shown_is_repaired_by_an_order_of_a_person(observing: Apart, name: str) -> None:
     broken = BREAKS[name]
     broken.do(observing)
@@ -143,6 +159,7 @@ def test_what_is_only_shown_is_repaired_by_an_order_of_a_person(observing: Apart
     observing.agent.run("once")
     assert order_status(observing, order) == "succeeded"
     assert observing.says(broken.check) == "pass"
+    assert broken.mended(observing)
     (proof,) = [one for one in proofs(observing, "order_result") if one["order"] == order]
     assert (proof["status"], {step["exit_code"] for step in proof["steps"]}) == ("succeeded", {0})
     assert proofs(observing, "remediation") == []
@@ -153,6 +170,7 @@ def test_what_breaks_is_found_repaired_verified_proved_and_reported(healing: Apa
     broken.do(healing)
     wait_until(lambda: incidents(healing, broken.incident) == [("L1", broken.runbook, "success")])
     assert healing.says(broken.check) == "pass"
+    assert broken.mended(healing)
 
     def proved() -> list[dict[str, Any]]:
         return [one for one in proofs(healing, "remediation") if one["runbook"] == broken.runbook]

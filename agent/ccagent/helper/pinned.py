@@ -25,7 +25,7 @@ class Pin(BaseModel):
 
     @property
     def order_keys(self) -> dict[str, bytes]:
-        """The raw keys whose signature makes an order or a policy, by name."""
+        """The raw order keys that there were, by name, oldest first; the last one signs."""
         return {key.name: bytes.fromhex(key.public_key) for key in self.keys if key.use == "order"}
 
 
@@ -45,7 +45,7 @@ def save(path: Path, pin: Pin) -> None:
 
 
 def follow(path: Path, statements: list[dict[str, Any]]) -> Pin:
-    """Add the keys that statements (DSSE, oldest first) name, each signed by an order key that is pinned already."""
+    """Add the keys that statements (DSSE, oldest first) name, each signed by the newest order key up to then."""
     pin = load(path)
     keys = keyring.follow(pin.server, pin.keys, statements)
     if len(keys) == len(pin.keys):
