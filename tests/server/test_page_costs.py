@@ -24,8 +24,8 @@ AT_MOST = 3
 PAGES = [
     row for row in app.ENDPOINTS if row.method == "GET" and not re.match(r"/(api/v1|agent|healthz|readyz)\b", row.path)
 ]
-# Who calls, and for which partner; and what only opens, sets and ends a transaction.
-LOOK_UPS = ("cc_session(", "FROM partners WHERE id = $1 AND id <> 'platform'")
+# Who calls, and for which partner, a mark that goes on in passing; and what only opens, sets and ends a transaction.
+LOOK_UPS = ("cc_session(", "FROM partners WHERE id = $1 AND id <> 'platform'", "UPDATE witness_marks")
 OF_SCOPES = ("BEGIN", "COMMIT", "SELECT set_config(")
 # What a page is asked beside its address, where it reads more then; and the tables of names that are no table's.
 ASKED = {"/codes": {"site": "acme-clinic"}, "/incidents": {"site": "acme-clinic"}}
