@@ -35,7 +35,6 @@ from ccagent.simulation.simulated_time import SimulatedLoop
 from ccagent.store import Store, Tx
 from ccserver import catalogue, fleets
 from ccserver.fleets import Means
-from ccserver.limits import Rates
 from ccshared import envelope, policy, rules
 from ccshared.envelope import PayloadType
 from ccshared.policy import Policy
@@ -57,7 +56,6 @@ AT_ONCE_S = 30.0  # from a check-in's answer to what it asks for, after the 20 s
 BESIDE = 40
 RUNBOOK = "run-backup"
 _RELEASED = "SELECT count(*) FROM orders WHERE envelope IS NOT NULL"
-_UNLIMITED = {f"CCSERVER_LIMIT_{kind.upper()}": "900000/900000" for kind in vars(Rates())}
 T = TypeVar("T")
 
 _OPEN = "SELECT count(*) FROM incidents WHERE resolved_at IS NULL AND escalated_at IS NULL"
@@ -89,8 +87,9 @@ class Shape:
 
 
 SHORT = Shape(60, 200, 3600, 150, 125, 600, 0)
-# Most have used up their budget when the stop comes, and were broken again; some are still at it.
-LONG = Shape(300, 144, 1200, 700, 480, 2100, 1.5)
+# The third try ends half an hour after the first, for rounds come each five minutes; then a person is asked. When the
+# stop comes, most have used up their budget, many were mended and broke again, and some are still at it.
+LONG = Shape(300, 144, 2400, 3000, 480, 4500, 1.5)
 
 
 def run(seed: int, count: int) -> Row:
@@ -244,7 +243,9 @@ def _serving(folder: Path) -> Iterator[Far]:
     """Serve from a process of its own, which does no rounds: those are done on the simulation's clock."""
     made = central.settings(folder)
     with central.postgres(durable=False) as postgres:
-        process = central.Process(made, postgres.urls(central.LIVE), {"CCSERVER_SWEEP_SECONDS": "0", **_UNLIMITED})
+        process = central.Process(
+            made, postgres.urls(central.LIVE), {"CCSERVER_SWEEP_SECONDS": "0", **central.UNLIMITED}
+        )
         process.start()
         try:
             with _asking(process) as far:

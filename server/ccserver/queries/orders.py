@@ -8,6 +8,7 @@ import orjson
 
 from ccserver.errors import NotPendingError
 from ccserver.listing import Page
+from ccserver.queries import planner
 from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 
 
@@ -229,6 +230,7 @@ async def status_of(scope: ApplianceScope, order_id: str) -> str | None:
 
 async def newest(scope: PartnerScope, wanted: Filter, page: Page) -> list[Order]:
     """Return a page of the partner's orders, newest first."""
+    await planner.read_in_order(scope)
     rows = await scope.conn.fetch(
         """
         SELECT id, site_id, appliance_id, runbook_id, runbook_digest, fleet_order_id, status, created_by, creator,
@@ -252,6 +254,7 @@ async def newest(scope: PartnerScope, wanted: Filter, page: Page) -> list[Order]
 
 async def newest_of_site(scope: SiteScope, wanted: Filter, page: Page) -> list[Order]:
     """Return a page of the site's orders, newest first."""
+    await planner.read_in_order(scope)
     rows = await scope.conn.fetch(
         """
         SELECT id, site_id, appliance_id, runbook_id, runbook_digest, fleet_order_id, status, created_by, creator,
