@@ -26,8 +26,8 @@ PAGES = [
     for row in app.ENDPOINTS
     if row.method == "GET" and not re.match(r"/(api/v1|agent|healthz|readyz|events)\b", row.path)
 ]
-# Who calls, and for which partner; and what only opens, sets and ends a transaction.
-LOOK_UPS = ("cc_session(", "FROM partners WHERE id = $1 AND id <> 'platform'")
+# Who calls, and for which partner, a mark that goes on in passing; and what only opens, sets and ends a transaction.
+LOOK_UPS = ("cc_session(", "FROM partners WHERE id = $1 AND id <> 'platform'", "UPDATE witness_marks")
 OF_SCOPES = ("BEGIN", "COMMIT", "SELECT set_config(")
 BESIDE = ("UPDATE witness_marks",)  # by itself, when a receipt was given a moment ago
 # What is there for another caller, or for nobody: it costs no more to say so.
