@@ -61,8 +61,16 @@ e2e: setup ## the tests with real processes and a real browser
 drift: setup ## real drift of each family, found, repaired and proved, in namespaces of its own (root, nft, apt)
 	@ROOT=1 $(BIN)/pytest tests/e2e/test_healing_families.py $(MORE)
 
-bench: setup ## measure (ONLY=name for one)
+bench: setup .tools/rivals/.ready ## measure (ONLY=name for one)
 	@$(BIN)/python -m tests.bench $(ONLY)
+
+# What users of the field pick instead has an environment of its own: it is measured, and never a part of this.
+.tools/rivals/.ready: tests/bench/rivals.txt | setup
+	@echo "set-up  what we measure ourselves against, into .tools/rivals"
+	@.tools/bin/python -m venv .tools/rivals
+	@.tools/rivals/bin/pip install --quiet --disable-pip-version-check -r tests/bench/rivals.txt || { \
+	  echo "The libraries of tests/bench/rivals.txt could not be installed: is PyPI reachable from here?" >&2; exit 1; }
+	@touch $@
 
 faults: setup ## break everything that can break, at full length
 	@$(BIN)/python -m tests.faults

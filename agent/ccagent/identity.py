@@ -60,8 +60,8 @@ class Identity(BaseModel):
     def signers(self, envelope: Any, *, former: bool = False) -> list[bytes]:
         """Return the order key (32 bytes) that an envelope (DSSE JSON) names, if it is the one that signs now.
 
-        With `former` those before it too. None for an envelope that names another, or has members that the signature does not reach: nobody shall be able to
-        change anything about it on the way.
+        With `former` those before it too. None for an envelope that names another, or has members that the signature
+        does not reach: nobody shall be able to change anything about it on the way.
         """
         match envelope:
             case {"payloadType": str(), "payload": str(), "signatures": [{"keyid": str() as name, "sig": str()} as by]}:

@@ -19,7 +19,8 @@ MAX_STATEMENTS = 10_000
 def follow(server: str, pinned: Sequence[ServerKey], statements: Iterable[dict[str, Any]]) -> list[ServerKey]:
     """Return the pinned keys and all that statements (DSSE, oldest first) add to them, oldest first.
 
-    Each is believed that the newest order key up to then signed. A name that is taken stays with its key, whatever is said of it later.
+    Each is believed that the newest order key up to then signed. A name that is taken stays with its key, whatever is
+    said of it later.
     """
     known = list(pinned)
     for statement, _ in zip(statements, range(MAX_STATEMENTS), strict=False):

@@ -150,6 +150,13 @@ async def _runbook(these: Orders, order: SignedOrder) -> Runbook:
     return runbook
 
 
+def held_back(healer: Healer, order: SignedOrder, runbook: Runbook) -> str | None:
+    """Return why an order that could run when it was judged must not begin now: a stop, or its time is up."""
+    if is_stopped(healer, runbook):
+        return STOPPED
+    return orders.refuse(order, order.site, order.appliance, healer.store.read(order_clock.now_ms, healer.watch.boot()))
+
+
 def is_stopped(healer: Healer, runbook: Runbook) -> bool:
     """Return whether the stop switch holds a runbook back: all that run steps, ordered too; errands change nothing."""
     return healer.mode == STOP and runbook.action is None

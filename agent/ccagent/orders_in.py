@@ -156,8 +156,9 @@ async def _run(these: Orders, judged: _Judged) -> None:
         if judged.runbook.action is None and not await _helper_comes(these, order.id):
             await _reject(these, order, judged.sha256, repairing.NO_HELPER)
             return
-        if order_judging.is_stopped(healer, judged.runbook):  # it may have waited long for its turn
-            await _reject(these, order, judged.sha256, order_judging.STOPPED)
+        why = order_judging.held_back(healer, order, judged.runbook)  # it may have waited long for its turn
+        if why is not None:
+            await _reject(these, order, judged.sha256, why)
             return
         at_ms = healer.watch.stamp()[0]
         if not await healer.store.write(order_book.start, order, judged.sha256, at_ms):

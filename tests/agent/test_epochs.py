@@ -296,6 +296,16 @@ def test_only_an_order_key_announces_and_only_for_its_own_server_and_purpose() -
     assert len(keyring.follow(SERVER, known, [announced("witness", "w2", new, by=seed)])) == 3
 
 
+def test_an_order_key_that_was_rotated_away_announces_nothing() -> None:
+    seed, known = pinned()
+    newer = ed25519.new_seed()
+    known = keyring.follow(SERVER, known, [announced("order", "o2", newer, by=seed)])
+    assert [key.name for key in known] == [f"{SERVER}/server/o1", f"{SERVER}/server/o2"]
+    for use in ("order", "witness"):
+        assert keyring.follow(SERVER, known, [announced(use, "x3", ed25519.new_seed(), by=seed)]) == known
+    assert len(keyring.follow(SERVER, known, [announced("order", "o3", ed25519.new_seed(), by=newer)])) == 3
+
+
 def test_a_receipt_says_by_whom_it_is() -> None:
     assert keyring.witness_of("a\nb\n\n— x y\n— cc.example/server/w1 abc\n") == "cc.example/server/w1"
     assert keyring.witness_of("") == keyring.witness_of("nonsense") == ""

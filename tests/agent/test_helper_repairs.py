@@ -17,7 +17,7 @@ from ccshared import ed25519, policy, purposes
 from ccshared.envelope import PayloadType
 from ccshared.messages import ServerKey
 from ccshared.rules import Condition, Rule
-from tests.agent.root_helper import KEY_NAME, NOW_MS, RootHelper, compact, policy_of, standing
+from tests.agent.root_helper import KEY_NAME, NOW_MS, RootHelper, compact, policy_of, runbook_of, standing
 
 MIN_MS = 60_000
 
@@ -108,6 +108,20 @@ def test_a_rule_is_one_of_the_policy_and_names_the_runbook(helper: RootHelper) -
     given = policy_of(helper.mark(), rules=(rule,))
     assert "no such rule" in refused(helper, helper.repair(helper.mark(), given, rule="r2"))
     assert helper.ask(**helper.repair(helper.mark(), given, rule="r1"))["status"] == "succeeded"
+
+
+def test_a_repair_by_a_rule_has_that_rules_parameters(helper: RootHelper) -> None:
+    seconds = {"name": "seconds", "kind": "integer", "about": "how long", "least": 0, "most": 9, "default": 1}
+    book = runbook_of([("/bin/echo", "{seconds}")], parameters=[seconds])
+    condition = (Condition("check", "eq", "logging"),)
+    rules = (
+        Rule("r1", "R", 1, condition, book.id, {"seconds": 3}, (), 300, "learned"),
+        Rule("r2", "R", 2, condition, book.id, {}, (), 300, "learned"),
+    )
+    given = policy_of(book, rules=rules)
+    for rule, other in (("r1", {}), ("r1", {"seconds": 4}), ("r2", {"seconds": 3})):
+        assert "these parameters" in refused(helper, helper.repair(book, given, rule=rule, parameters=other))
+    assert helper.ask(**helper.repair(book, given, rule="r2", parameters={"seconds": 1}))["status"] == "succeeded"
 
 
 def test_a_disruptive_runbook_waits_for_the_window(helper: RootHelper) -> None:
@@ -251,6 +265,20 @@ def test_the_next_order_key_is_followed_from_the_pinned_one() -> None:
         followed = helper.ask(ask="keys", statements=[statement(helper.seed, KEY_NAME, key)])
         assert followed["keys"] == [KEY_NAME, name]
         assert name in load(helper.state_dir / "pinned.json").order_keys
+
+
+def test_an_order_key_that_another_has_followed_signs_nothing_any_more() -> None:
+    with standing() as helper:
+        helper.start()
+        seed = ed25519.new_seed()
+        key = ServerKey(use="order", name="cc.example/server/order-2", public_key=ed25519.public_key(seed).hex())
+        helper.ask(ask="keys", statements=[statement(helper.seed, KEY_NAME, key)])
+        book = helper.mark()
+        for request in (helper.order(book), helper.repair(book)):
+            assert "newest order key" in refused(helper, request)
+        thief = key.model_copy(update={"name": "cc.example/server/order-3"})
+        assert helper.ask(ask="keys", statements=[statement(helper.seed, KEY_NAME, thief)])["keys"][-1] == key.name
+        assert helper.lines() == []
 
 
 def pin_of(appliance: str = "box-1", seeds: str = "1") -> Pin:

@@ -1,5 +1,6 @@
 """Orders as an appliance takes them: a small server on a real socket, a real helper in a process of its own."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -202,6 +203,15 @@ async def test_a_forged_order_is_refused_and_does_not_end_the_one_that_it_imitat
     assert appliance.server.order_status[made.id] == "succeeded"
 
 
+async def test_an_order_by_a_key_that_was_rotated_away_is_refused(appliance: Appliance) -> None:
+    known = identity.load(appliance.places)
+    assert known is not None
+    newer = ServerKey(use="order", name=f"{SERVER}/server/o2", public_key=ed25519.public_key(b"2" * 32).hex())
+    identity.save(appliance.places, known.model_copy(update={"keys": [*known.keys, newer]}))
+    made = order_of(appliance.book)
+    await refused(appliance, made.id, sign_order(appliance.server, made), "not by the order key that signs now")
+
+
 @pytest.mark.parametrize("changes", [{"appliance": "appliance-2"}, {"site": "site-2"}])
 async def test_a_retargeted_order_is_refused(appliance: Appliance, changes: dict[str, str]) -> None:
     made = replace(order_of(appliance.book), **changes)  # type: ignore[arg-type]
@@ -269,6 +279,23 @@ async def test_an_expired_order_is_rejected_by_the_order_clock_whatever_the_wall
     at_ms = now_ms() + 7_200_000
     appliance.store.write_now(order_clock.hold, appliance.watch.boot(), at_ms)
     await rejected(appliance, order_of(appliance.book), "expired")
+
+
+async def acknowledged(appliance: Appliance, order: str) -> None:
+    while appliance.server.order_status.get(order) != "acknowledged":  # noqa: ASYNC110  it is another thread's
+        await asyncio.sleep(0.01)
+
+
+async def test_an_order_that_expires_while_another_repair_goes_on_is_rejected(appliance: Appliance) -> None:
+    order = give_order(appliance.server, order_of(appliance.book))
+    async with appliance.healer.hands:
+        attending = asyncio.create_task(appliance.attend())
+        async with asyncio.timeout(20):
+            await acknowledged(appliance, order)
+        appliance.store.write_now(order_clock.hold, appliance.watch.boot(), now_ms() + 7_200_000)
+    await attending
+    assert [said["status"] for said in appliance.results(order)] == ["rejected"]
+    assert (appliance.helper.lines(), appliance.sealed()[0]["reason"]) == ([], "expired")
 
 
 async def test_an_order_from_before_the_log_began_is_rejected(appliance: Appliance) -> None:

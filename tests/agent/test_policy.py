@@ -81,6 +81,17 @@ def test_a_policy_for_another_appliance_is_refused(scene: Scene, changes: dict[s
         scene.check(replace(policy_of(), **changes))  # type: ignore[arg-type]
 
 
+async def test_a_policy_by_a_key_that_was_rotated_away_is_no_new_one_and_stays_the_last_good_one(scene: Scene) -> None:
+    await scene.take(policy_of())
+    newer = ServerKey(use="order", name=f"{SERVER}/server/o2", public_key=ed25519.public_key(b"2" * 32).hex())
+    scene.known = scene.known.model_copy(update={"keys": [*scene.known.keys, newer]})
+    with pytest.raises(PolicyRefusedError, match="signs now"):
+        scene.check(policy_of(mode="stop"))
+    assert scene.load() is not None
+    scene.places.policy.write_text(json.dumps(sign_policy(scene.server, policy_of(mode="stop"))))
+    assert scene.load() is None
+
+
 async def test_a_version_never_goes_back(scene: Scene) -> None:
     assert await scene.take(policy_of(version=2_000, mode="stop"))
     for old in (policy_of(version=1_999), policy_of(version=2_000, mode="heal")):

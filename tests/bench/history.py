@@ -93,6 +93,23 @@ FILL = """
     FROM generate_series(0, 199) n;
     INSERT INTO enrollment_codes (site_id, partner_id, secret_hash, expires_at)
     SELECT 's-' || n % {sites}, 'p-0', encode(sha256(n::text::bytea), 'hex'), now() FROM generate_series(0, 2999) n;
+    INSERT INTO notification_channels (partner_id, id, kind, name, target_sealed, target_hint, min_severity)
+    SELECT 'p-0', 'ch-' || n, 'webhook', 'channel ' || n, '\\x00', 'hooks.example', 'low' FROM generate_series(0, 9) n;
+    INSERT INTO problems (partner_id, id, kind, subject, of_site, severity, says, began_at, noticed_at, ended_at)
+    SELECT 'p-0', md5(n::text), 'offline', 'a-' || n, 's-' || n % {sites}, 'high', 'It does not answer.',
+           now() - ({orders} - n) * interval '1 minute', now() - ({orders} - n) * interval '1 minute',
+           CASE WHEN n % 100 > 0 THEN now() END
+    FROM generate_series(0, {orders} - 1) n;
+    INSERT INTO notifications (partner_id, id, channel_id, dedupe_key, body, created_at, attempts, delivered_at,
+                               problem_id, event)
+    SELECT 'p-0', md5(n::text), 'ch-' || n % 10, n::text, '{{}}', now() - ({orders} - n) * interval '1 minute', 1,
+           now(), md5(n::text), 'opened'
+    FROM generate_series(0, {orders} - 1) n;
+    INSERT INTO pattern_stats (site_id, partner_id, appliance_id, pattern_signature, incident_type, total_count,
+                               l1_count, l2_count, l3_count, success_count, total_resolution_time_ms, epoch_number,
+                               revision)
+    SELECT site_id, partner_id, id, lpad(to_hex(n), 16, '0'), 'backup_stale', 9, 7, 1, 1, 8, 900000, 1, 1
+    FROM appliances, generate_series(0, 19) n;
     RESET session_replication_role;
 """
 

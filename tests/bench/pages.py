@@ -38,6 +38,12 @@ AT_MOST_MS, AT_MOST_RATIO, OR_MS = 100, 1.3, 0.5
 ASKED, ROUNDS, WARM = 100, 61, 12
 BUILD = Path("build/bench")
 NO_PAGE = re.compile(r"/(api|agent|healthz|readyz)\b")
+# The tables and columns of those names in paths that are no table's.
+TABLES = {
+    "channel": ("notification_channels", "id"),
+    "delivery": ("notifications", "id"),
+    "version": ("policies", "version"),
+}
 Pick = Callable[[random.Random, "Asker"], str]
 
 
@@ -48,7 +54,7 @@ class Asker:
     app: ASGIApp
     state: dict[str, Any]
     cookie: str
-    ids: dict[str, list[tuple[str, str]]]
+    rows: dict[str, list[dict[str, str]]]
 
     async def ask(self, target: str) -> float:
         """Return how long a page took, in milliseconds; it is whole, and there."""
@@ -130,10 +136,11 @@ def _any_of(path: str) -> Pick:
     names = re.findall(r"{(\w+)}", path)
 
     def pick(chance: random.Random, asker: Asker) -> str:
-        if not names:
-            return path
-        site_id, row_id = chance.choice(asker.ids[names[-1]])
-        return re.sub(r"{(\w+)}", lambda found: site_id if found[1] == "site" else row_id, path)
+        row = chance.choice(asker.rows[names[-1]]) if names else {}
+        known = {"site": row.get("site_id"), "appliance": row.get("appliance_id")} | dict.fromkeys(
+            names[-1:], row.get("id")
+        )
+        return re.sub(r"{(\w+)}", lambda found: str(known[found[1]]), path)
 
     return pick
 
@@ -165,33 +172,41 @@ async def _open(urls: Urls, settings: config.Config) -> AsyncIterator[Asker]:
     await conn.execute("UPDATE appliances SET last_checkin = now() - random() * interval '20 minutes'")
     for table in ("check_states", "appliances"):
         await conn.execute(f"VACUUM ANALYZE {table}")
-    ids = {name: await _ids(conn, name) for name in _names()}
+    rows = {name: await _rows(conn, name) for name in _names()}
     await conn.close()
     made = app.make(settings, urls.server)
     async with made.router.lifespan_context(made) as state:
-        yield Asker(made, dict(state), f"cc_session={value}", ids)
+        yield Asker(made, dict(state), f"cc_session={value}", rows)
 
 
 def _names() -> set[str]:
     return {names[-1] for path in pages() if (names := re.findall(r"{(\w+)}", path))}
 
 
-async def _ids(conn: "asyncpg.Connection[asyncpg.Record]", name: str) -> list[tuple[str, str]]:
-    """Return two hundred rows of the table that a name in a path stands for, each with its site where it has one."""
-    of_site = "id" if name == "site" else "site_id"
-    found = await conn.fetch(f"SELECT {of_site}, id FROM {name}s WHERE partner_id = 'p-0' ORDER BY md5(id) LIMIT 200")  # noqa: S608  names of the route table
-    return [(row[0], row[1]) for row in found]
+async def _rows(conn: "asyncpg.Connection[asyncpg.Record]", name: str) -> list[dict[str, str]]:
+    """Return two hundred rows of the table that a name in a path stands for, with what a path may name beside."""
+    table, column = TABLES.get(name, (f"{name}s", "id"))
+    beside = await conn.fetch(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname IN ('site_id', 'appliance_id')",
+        table,
+    )
+    columns = ["id AS site_id"] if name == "site" else [row["attname"] for row in beside]
+    asked = f"SELECT {', '.join([*columns, f'{column} AS id'])} FROM {table}"  # noqa: S608  names of the route table
+    found = await conn.fetch(f"{asked} WHERE partner_id = 'p-0' ORDER BY md5({column}::text) LIMIT 200")
+    return [dict(row) for row in found]
 
 
 async def _timed(asker: Asker, name: str, pick: Pick) -> Result:
-    chance = random.Random(7)
+    chance, target = random.Random(7), f"p95 at most {AT_MOST_MS} ms"
+    if not all(asker.rows[each] for each in re.findall(r"{(\w+)}", name)[-1:]):
+        return Result("pages", name, None, None, None, target, False, "no row to ask for")
     for _ in range(WARM):
         await asker.ask(pick(chance, asker))
     took = [await asker.ask(pick(chance, asker)) for _ in range(ASKED)]
     middle, high = statistics.median(took), statistics.quantiles(took, n=20)[-1]
     _tell(f"{name}: p50 {middle:.1f} ms, p95 {high:.1f} ms")
     said = f"p50 {middle:.1f} ms, p95 {high:.1f} ms"
-    return Result("pages", name, None, None, None, f"p95 at most {AT_MOST_MS} ms", high <= AT_MOST_MS, said)
+    return Result("pages", name, None, None, None, target, high <= AT_MOST_MS, said)
 
 
 async def _compared(much: Asker, little: Asker, name: str) -> Result:

@@ -51,7 +51,8 @@ class Bench:
     def beside(self, command: Sequence[str | Path]) -> int:
         """Run another program until the measuring ends and return the port that it was told to listen on."""
         port = free_port()
-        self.undo.enter_context(process([*command, str(port), self.running.urls.admin], {"PYTHONPATH": FOLDERS}))
+        started = [*command, str(port), self.running.urls.admin]
+        self.undo.enter_context(process(started, {"PYTHONPATH": FOLDERS}, self.folder / f"{port}.log"))
         wait_for(port, "/up")
         return port
 
@@ -83,7 +84,7 @@ async def serving() -> AsyncIterator[Bench]:
         }
         program = Path(sys.executable).with_name("ccserver")
         known = keys.create(folder / "keys", OURS["CCSERVER_NAME"])
-        started = undo.enter_context(process([program, "serve"], OURS | own))
+        started = undo.enter_context(process([program, "serve"], OURS | own, folder / "server.log"))
         wait_for(port, "/agent/v1/nonce")
         pool = await open_pool(urls.server, min_size=1, max_size=2)
         undo.push_async_callback(pool.close)
@@ -94,9 +95,12 @@ async def serving() -> AsyncIterator[Bench]:
 
 
 @contextmanager
-def process(command: Sequence[str | Path], more: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a program until the block ends."""
-    with subprocess.Popen(command, env=_env(more), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as running:
+def process(command: Sequence[str | Path], more: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a program, with its log in a file, until the block ends."""
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(command, env=_env(more), stdin=subprocess.DEVNULL, stdout=said, stderr=said) as running,
+    ):
         try:
             yield running
         finally:

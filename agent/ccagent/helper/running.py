@@ -124,8 +124,8 @@ def _allowed(allowed: Policy, request: Repair, now: int) -> Job:
     runbook = _repairing(allowed, request.runbook)
     if runbook.disruptive and not _window_is_open(allowed, now):
         raise RefusedError("this runbook waits for the maintenance window")
-    if request.rule is not None and not _rule_names(allowed, request):
-        raise RefusedError("the policy has no such rule for this runbook")
+    if request.rule is not None and not _rule_says(allowed, request, runbook):
+        raise RefusedError("the policy has no such rule for this runbook with these parameters")
     run = journal.Run("repair", request.id, runbook.id, request.host, now + REPAIR_KEPT_MS)
     return _job(run, runbook, dict(request.parameters))
 
@@ -143,22 +143,31 @@ def _repairing(allowed: Policy, runbook_id: str) -> Runbook:
 
 
 def _job(run: journal.Run, runbook: Runbook, given: dict[str, Any]) -> Job:
-    try:
-        parameters = runbooks.check_parameters(runbook, given)
-    except BadParametersError as error:
-        raise RefusedError(f"its parameters are refused: {error}") from error
+    parameters = _checked(runbook, given)
     variant = runbooks.variant_for(runbook, platform())
     if variant is None:
         raise RefusedError("the runbook has no steps for this kind of machine")
     return Job(run, variant, parameters)
 
 
+def _checked(runbook: Runbook, given: dict[str, Any]) -> dict[str, int | str]:
+    try:
+        return runbooks.check_parameters(runbook, given)
+    except BadParametersError as error:
+        raise RefusedError(f"its parameters are refused: {error}") from error
+
+
 def _is_ours(pin: Pin, allowed: Policy) -> bool:
     return (allowed.site, allowed.appliance) == (pin.site, pin.appliance)
 
 
-def _rule_names(allowed: Policy, request: Repair) -> bool:
-    return any((rule.id, rule.runbook) == (request.rule, request.runbook) for rule in (*allowed.rules, *rules.BUILT_IN))
+def _rule_says(allowed: Policy, request: Repair, runbook: Runbook) -> bool:
+    """Return whether a rule of this name runs the runbook with what it is asked to run it with now."""
+    wanted = _checked(runbook, dict(request.parameters))
+    named = [
+        rule for rule in (*allowed.rules, *rules.BUILT_IN) if (rule.id, rule.runbook) == (request.rule, runbook.id)
+    ]
+    return any(_checked(runbook, dict(rule.parameters)) == wanted for rule in named)
 
 
 def _window_is_open(allowed: Policy, now: int) -> bool:

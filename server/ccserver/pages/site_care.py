@@ -12,7 +12,7 @@ from ccserver.errors import BadBodyError, ChangedMeanwhileError, NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read_query
 from ccserver.listing import Cursor, ListQuery
 from ccserver.pages import forms, render
-from ccserver.queries import redactions, sites, waivers
+from ccserver.queries import appliances, redactions, sites, waivers
 from ccserver.queries.redactions import Copy
 from ccserver.queries.waivers import Draft
 from ccshared.messages import Hex32, Line, Message, Name, Prose, Word
@@ -34,6 +34,12 @@ class Naming(Message):
 
     name: Annotated[Name, StringConstraints(max_length=200)]
     tags: Line = ""
+
+
+class NewName(Message):
+    """An appliance's name; without one its hostname stands."""
+
+    name: Annotated[Name, StringConstraints(max_length=200)] | None = None
 
 
 class Tags(Message):
@@ -100,6 +106,33 @@ async def _page(request: Request, refused: str | None = None) -> Response:
     if site is None:
         raise NotFoundError
     return render.page(request, "manage.html", {"site": site, "refused": refused}, 412 if refused else 200)
+
+
+async def show_name(request: Request) -> Response:
+    """Show an appliance's name to be changed."""
+    return await _name(request)
+
+
+async def rename(request: Request) -> Response:
+    """Give an appliance a name, or take it away; its hostname is its own to say."""
+    fields = await forms.read_form(request)
+    asked, revision = forms.message_of(fields, NewName), forms.revision_of(fields)
+    try:
+        async with auth.site_scope(request) as scope:
+            actor, appliance_id = request.state.principal.actor, path_id(request, "appliance")
+            await naming.rename_appliance(scope, actor, revision, appliance_id, asked.name)
+    except ChangedMeanwhileError:
+        return await _name(request, refused=_CHANGED)
+    return _to(request, f"/appliances/{appliance_id}")
+
+
+async def _name(request: Request, refused: str | None = None) -> Response:
+    async with auth.site_scope(request) as scope:
+        found = await appliances.find(scope, path_id(request, "appliance"))
+    if found is None:
+        raise NotFoundError
+    values = {"appliance": found, "site_id": scope.site_id, "refused": refused}
+    return render.page(request, "appliance_name.html", values, 412 if refused else 200)
 
 
 async def show_waivers(request: Request) -> Response:
@@ -194,12 +227,15 @@ def _to(request: Request, path: str) -> Response:
 
 
 _SITE = "/sites/{site}"
+_NAME = _SITE + "/appliances/{appliance}/name"
 _WAIVERS = _SITE + "/waivers"
 _REDACTED = _SITE + "/redactions"
 ENDPOINTS = [
     Endpoint("GET", _SITE + "/manage", show, Caller.OPERATE),
     Endpoint("POST", _SITE + "/manage", change, Caller.OPERATE),
     Endpoint("POST", _SITE + "/close", close, Caller.OWN),
+    Endpoint("GET", _NAME, show_name, Caller.OPERATE),
+    Endpoint("POST", _NAME, rename, Caller.OPERATE),
     Endpoint("GET", _WAIVERS, show_waivers, Caller.AUDIT),
     Endpoint("POST", _WAIVERS, waive, Caller.OPERATE),
     Endpoint("POST", _WAIVERS + "/{waiver}/end", end_waiver, Caller.OPERATE),

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from ccserver.errors import NotPendingError
 from ccserver.listing import Page
 from ccserver.scope import PartnerScope, PlatformScope
 
@@ -103,12 +104,13 @@ class MemberState:
 
 
 async def insert(scope: PartnerScope, draft: Draft) -> None:
-    """Make an order for many, for nobody yet."""
-    await scope.conn.execute(
+    """Make an order for many, for nobody yet; NotPendingError when the same one is being made at this moment."""
+    done = await scope.conn.execute(
         """
         INSERT INTO fleet_orders (partner_id, id, runbook_id, runbook_digest, parameters, life_s, status, created_by,
                                   creator)
         VALUES ($1, $2, $3, $4, $5::jsonb, $6, $7, $8, $9)
+        ON CONFLICT (partner_id, id) DO NOTHING
         """,
         scope.partner_id,
         draft.id,
@@ -120,6 +122,8 @@ async def insert(scope: PartnerScope, draft: Draft) -> None:
         draft.created_by,
         draft.creator,
     )
+    if done != "INSERT 0 1":
+        raise NotPendingError("This order was made already: the list of orders shows it.")
 
 
 async def add_members(scope: PartnerScope, fleet_order_id: str, target: Target) -> int:

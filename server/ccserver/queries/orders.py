@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from ccserver.errors import NotPendingError
 from ccserver.listing import Page
 from ccserver.queries import planner
 from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
@@ -90,12 +91,13 @@ class Answer:
 
 
 async def insert(scope: PartnerScope | SiteScope, draft: Draft) -> None:
-    """Make an order, not yet released."""
-    await scope.conn.execute(
+    """Make an order, not yet released; NotPendingError when the same one is being made at this moment."""
+    done = await scope.conn.execute(
         """
         INSERT INTO orders (site_id, partner_id, appliance_id, id, runbook_id, runbook_digest, parameters, life_s,
                             created_by, creator, approved_by, fleet_order_id, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12, now() + $13::int * interval '1 second')
+        ON CONFLICT (site_id, id) DO NOTHING
         """,
         draft.site_id,
         scope.partner_id,
@@ -111,6 +113,8 @@ async def insert(scope: PartnerScope | SiteScope, draft: Draft) -> None:
         draft.fleet_order_id,
         draft.wait_s,
     )
+    if done != "INSERT 0 1":
+        raise NotPendingError("This order was made already: the list of orders shows it.")
 
 
 async def lock_unreleased(scope: SiteScope, order_id: str) -> Draft | None:
