@@ -82,9 +82,11 @@ def set_one(name: str, value: str, as_json: bool, **levels: str | None) -> None:
             if made is None:
                 raise ChangedMeanwhileError
             await reaching.note(scope, "setting.make", setting_levels.target(places[-1], setting), value=checked)
-            return made
+        return made, await _one(db, where, name)
 
-    show(asdict(with_database(act)), as_json, f"{name} = {checked}")
+    made, counts = with_database(act)
+    above = "" if counts.value == checked else f"; but {_told(counts)} counts here  ({counts.origin})"
+    show(asdict(made), as_json, f"{name} = {checked}{above}")
 
 
 @command.command("unset")
