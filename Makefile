@@ -11,7 +11,7 @@ export UV_CACHE_DIR := $(CURDIR)/.tools/cache
 export PIP_CACHE_DIR := $(CURDIR)/.tools/pip-cache
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup drift fmt lint type contracts test e2e bench faults fuzz verify-full package nspawn check run
+.PHONY: help setup drift fmt lint type contracts test e2e bench faults fuzz verify-full package nspawn compose check run
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -61,8 +61,16 @@ e2e: setup ## the tests with real processes and a real browser
 drift: setup ## real drift of each family, found, repaired and proved, in namespaces of its own (root, nft, apt)
 	@ROOT=1 $(BIN)/pytest tests/e2e/test_healing_families.py $(MORE)
 
-bench: setup ## measure (ONLY=name for one)
+bench: setup .tools/rivals/.ready ## measure (ONLY=name for one)
 	@$(BIN)/python -m tests.bench $(ONLY)
+
+# What users of the field pick instead has an environment of its own: it is measured, and never a part of this.
+.tools/rivals/.ready: tests/bench/rivals.txt | setup
+	@echo "set-up  what we measure ourselves against, into .tools/rivals"
+	@.tools/bin/python -m venv .tools/rivals
+	@.tools/rivals/bin/pip install --quiet --disable-pip-version-check -r tests/bench/rivals.txt || { \
+	  echo "The libraries of tests/bench/rivals.txt could not be installed: is PyPI reachable from here?" >&2; exit 1; }
+	@touch $@
 
 faults: setup ## break everything that can break, at full length
 	@$(BIN)/python -m tests.faults
@@ -78,6 +86,9 @@ package: setup ## build wheels and Debian packages, prove them in a clean enviro
 
 nspawn: setup ## the Debian packages of `make package` on a booted machine (root; SUITE=trixie for another)
 	@$(BIN)/python -m tests.nspawn
+
+compose: setup ## packaging/container as it stands, on this machine's Docker, from local images (root)
+	@$(BIN)/python -m tests.compose
 
 check: lint type contracts ## lint, types, import contracts
 

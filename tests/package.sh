@@ -2,6 +2,7 @@
 # Build all wheels and sdists, install the wheels together in a clean environment, prove what is in them, and build
 # the Debian packages.
 set -eu
+unset PYTHONPATH
 here=$(cd "$(dirname "$0")/.." && pwd)
 uv=${UV:-$here/.tools/bin/uv}
 case $uv in /*) ;; *) uv=$here/$uv ;; esac

@@ -11,6 +11,10 @@ from ccshared.vocabulary import Kind
 ROUTINE = frozenset({Kind.CHECK_RUN})
 # Once something was refused, so much must be free before routine evidence is taken again: no flapping at the edge.
 _ROOM_AGAIN_PERCENT = 93
+# While so many pages are free before anyone is warned, so many entries may follow one another without the file being
+# asked for its length: an entry, with what is written beside it, takes far less than a 64th of that (128 MiB).
+_UNASKED, _ROOMY_PAGES = 64, 32_768
+_ROOMY = "roomy for"
 # Carried over from a log that ended, so it takes the place of what is there already.
 _ALWAYS = frozenset({Kind.RECOVERED, Kind.GAP, Kind.GENESIS})
 
@@ -81,6 +85,8 @@ def may_repair(tx: Tx) -> bool:
 
 def takes(tx: Tx, kind: str) -> bool:
     """Return whether evidence of this kind is taken now."""
+    if _is_roomy(tx):  # and so everything is taken
+        return True
     full = fullness(tx)
     if full < Fullness.NO_ROUTINE:
         return kind not in ROUTINE or not _is_refusing(tx)
@@ -119,6 +125,17 @@ def told(tx: Tx, blank: Draft) -> Draft | None:
     tx.execute("UPDATE refused SET count = 0, first_at = 0, last_at = 0")
     body = {"count": so_far.count, "first": so_far.first_at_ms, "last": so_far.last_at_ms, "reason": "full"}
     return dataclasses.replace(blank, body=body)
+
+
+def _is_roomy(tx: Tx) -> bool:
+    """Return whether far more is free than the next entries can take; asked of the file every 64th time."""
+    budget, left = tx.known.get(_ROOMY, (0, 0))
+    if budget != tx.budget_pages or left == 0:
+        pages: int = tx.execute("PRAGMA page_count").fetchone()[0]
+        roomy = (pages + _ROOMY_PAGES) * 100 < tx.budget_pages * Fullness.WARN
+        budget, left = tx.budget_pages, _UNASKED if roomy else 0
+    tx.known[_ROOMY] = (budget, max(left - 1, 0))
+    return left > 0 and tx.has_ballast
 
 
 def _is_refusing(tx: Tx) -> bool:

@@ -471,9 +471,13 @@ async def _check_ins(agent: Agent, client: Client) -> None:
 
 async def _mirror(agent: Agent, client: Client) -> None:
     failures, refused = 0, mirror.Refused(boottime=agent.pace.boottime)
+    shown_at = -1  # the store's `changes` when all was shown
     while True:
         agent.found.clear()
         agent.mirror_now.clear()
+        if (looked_at := agent.store.changes) == shown_at and not refused.until:
+            await heard(agent.found, MIRROR_S)
+            continue
         try:
             if not await _until(agent.mirror_now, mirror.mirror(agent.store, client, refused)):
                 continue  # the line is another: what hung on the one before need not run out of time first
@@ -483,7 +487,7 @@ async def _mirror(agent: Agent, client: Client) -> None:
             log.warning("incidents and patterns wait, next try in %.0f s: %s", pause, error)
             await heard(agent.mirror_now, pause)
         else:
-            failures = 0
+            failures, shown_at = 0, looked_at
             await heard(agent.found, MIRROR_S)
 
 

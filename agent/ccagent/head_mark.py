@@ -60,7 +60,13 @@ class MarkFile:
     def write(self, mark: HeadMark) -> None:
         """Put the mark in the slot of the older one, in one write of a disk's sector, and sync now and then."""
         turn = self._turn + 1
-        data = canonical.write({"epoch": mark.epoch, "leaf": mark.leaf, "size": mark.size, "turn": turn})
+        # Canonical as it stands; walking it each time would cost a tenth of what an append costs the processor.
+        data = b'{"epoch":"%b","leaf":"%b","size":%d,"turn":%d}' % (
+            mark.epoch.encode(),
+            mark.leaf.encode(),
+            mark.size,
+            turn,
+        )
         os.pwrite(self._descriptor, data.ljust(_SLOT - _CHECKSUM) + _sum(data), turn % 2 * _SLOT)
         self._turn = turn
         if time.monotonic() - self._synced_at >= SYNC_EVERY_S:

@@ -127,7 +127,8 @@ class Store:
     """The open store. `mark_at_open` is the head mark as the last run left it, None when there was none.
 
     `newest_mark` is the newest that this run wrote, or that one. `is_damaged` says that something read was not what
-    was put there.
+    was put there. `changes` grows whenever something may have changed: what was looked through at the same
+    number need not be looked through again.
     """
 
     def __init__(self, places: Places, lock: int, marks: MarkFile, mark_at_open: HeadMark | None) -> None:
@@ -145,6 +146,7 @@ class Store:
         self.newest_mark = mark_at_open
         self._withheld: HeadMark | None = None
         self.is_damaged = False
+        self.changes = 0
 
     @classmethod
     def hold(cls, places: Places) -> Self:
@@ -200,6 +202,7 @@ class Store:
         # A cursor that an old traceback still holds would keep the closed connection, and its lock on the file, alive.
         gc.collect()
         self._drop_connection()
+        self.changes += 1
         self._mark_withheld = True
         self.is_damaged = False
 
@@ -314,6 +317,7 @@ class Store:
         return self._commit(units)
 
     def _commit(self, units: Sequence[Callable[[Tx], Any]]) -> list[Any]:
+        self.changes += 1
         tx = self._usable()
         tx.head_mark = None
         if not tx.has_ballast:

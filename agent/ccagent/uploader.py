@@ -206,6 +206,7 @@ class Uploader:
         self._careful = False  # the first try after a wait sends one entry
         self._heard = False  # whether the server answered anything since the last failure
         self._agenda = _Agenda()
+        self._drained_at = -1  # the store's `changes` when nothing was left to send
 
     async def run(self) -> None:
         """Deliver for ever: at once when something is queued, and after each failure once its wait is over."""
@@ -228,6 +229,9 @@ class Uploader:
 
         Where the server has receipted what another copy of this appliance wrote, the log ends here and goes on anew.
         """
+        looked_at = self._store.changes
+        if looked_at == self._drained_at and not self._agenda.refill | self._agenda.ahead:
+            return None
         withheld_before = self._store.read(withholding.count)
         for _ in range(RESYNCS):
             try:
@@ -238,6 +242,7 @@ class Uploader:
             except DivergedError as error:
                 await self._go_on(error)
             else:
+                self._drained_at = looked_at
                 return self._turn_to_next_key()
         raise TransientError("the server's log and ours part again and again: are two copies of this appliance on?")
 

@@ -4,6 +4,7 @@ pyrage reads from one file and writes to another until it is done, so it runs in
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,16 +35,19 @@ def recipient(text: str) -> Recipient:
 
 
 def identities(path: Path) -> list[Identity]:
-    """Return the private keys of a file as `age-keygen` writes it; BadConfigError when it holds none."""
+    """Return the private keys of a file as `age-keygen` writes it, - for standard input; BadConfigError without any."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = (sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")).splitlines()
         found = [
             pyrage.x25519.Identity.from_str(line.strip()) for line in lines if line.strip() and not line.startswith("#")
         ]
     except OSError as error:
         raise BadConfigError(f"The identity file {path} cannot be read: {error.strerror}.") from error
     except (UnicodeError, pyrage.IdentityError) as error:
-        raise BadConfigError(f"{path} is no identity file of age: it has lines AGE-SECRET-KEY-1….") from error
+        raise BadConfigError(
+            f"{path} is no identity file of age: it has lines AGE-SECRET-KEY-1…. If a passphrase protects it, give what"
+            " `age -d` makes of it as --identity -."
+        ) from error
     if not found:
         raise BadConfigError(f"{path} holds no identity of age.")
     return found

@@ -29,7 +29,7 @@ from ccserver.errors import (
     TokenInvalidError,
 )
 from ccserver.http import Caller, path_id
-from ccserver.queries import api_keys, audit_log, partners, sessions, sites, users
+from ccserver.queries import api_keys, audit_log, partners, sessions, sites
 from ccserver.queries.api_keys import KnownKey
 from ccserver.queries.audit_log import Act
 from ccserver.queries.users import User
@@ -41,6 +41,7 @@ from ccshared.vocabulary import Role
 SESSION_HOURS = 12
 SECURE_COOKIE = "__Host-cc_session"
 PASSWORD_LETTERS = 12
+_WHICH_PARTNER = "partner: a platform admin says which partner is meant, as ?partner=ID."
 CHOOSING_RULE = "A password needs at least 12 letters, and at most 1000."
 _KEY_VALUE = re.compile(r"cck_[0-9A-Za-z_-]{43}")
 _COOKIE_VALUE = re.compile(r"[0-9A-Za-z_-]{43}")
@@ -107,13 +108,22 @@ def auditor_id(request: Request) -> str | None:
 
 async def acting(request: Request) -> Principal:
     """Return the caller with the partner whose rows are meant; a platform admin names it as ?partner=."""
+    found = _named(request)
+    if found.is_platform_admin:
+        async with context.of(request).db.platform() as scope:
+            if await partners.find_anywhere(scope, found.partner_id) is None:
+                raise BadQueryError(_WHICH_PARTNER)
+    return found
+
+
+def _named(request: Request) -> Principal:
+    """Return the caller with the partner that is named, which may not be there; BadQueryError when none is."""
     found: Principal = request.state.principal
     if not found.is_platform_admin:
         return found
     chosen = request.query_params.get("partner", "")
-    async with context.of(request).db.platform() as scope:
-        if not ids.is_id(chosen) or chosen == PLATFORM or await partners.find_anywhere(scope, chosen) is None:
-            raise BadQueryError("partner: a platform admin says which partner is meant, as ?partner=ID.")
+    if not ids.is_id(chosen) or chosen == PLATFORM:
+        raise BadQueryError(_WHICH_PARTNER)
     return replace(found, partner_id=chosen)
 
 
@@ -130,25 +140,33 @@ async def partner_scope(request: Request) -> AsyncIterator[PartnerScope]:
 @asynccontextmanager
 async def site_scope(request: Request) -> AsyncIterator[SiteScope]:
     """Open the scope of the site that the path names, if it is the caller's; NotFoundError otherwise."""
-    found, db, site_id = await acting(request), context.of(request).db, path_id(request, "site")
-    async with db.partner(found.partner_id) as partner:
-        if not await sites.is_readable(partner, site_id, auditor_id(request)):
-            raise NotFoundError
-    async with db.site(found.partner_id, site_id) as scope:
+    async with _readable(request, path_id(request, "site")) as scope:
         yield scope
 
 
 @asynccontextmanager
 async def scope_asked(request: Request, site_id: str | None) -> AsyncIterator[PartnerScope | SiteScope]:
     """Open the partner's scope, or that of the site that the query names; NotFoundError when it is not theirs."""
-    async with partner_scope(request) as partner:
-        if site_id is None:
+    if site_id is None:
+        async with partner_scope(request) as partner:
             yield partner
-            return
-        if await sites.find(partner, site_id) is None:
-            raise NotFoundError
-    async with context.of(request).db.site(partner.partner_id, site_id) as site:
+        return
+    if _named(request).role is Role.AUDITOR:
+        raise ForbiddenError
+    async with _readable(request, site_id) as site:
         yield site
+
+
+@asynccontextmanager
+async def _readable(request: Request, site_id: str) -> AsyncIterator[SiteScope]:
+    """Open a site's scope; a site that is there proves its partner, so only without it the partner is looked for."""
+    found = _named(request)
+    async with context.of(request).db.site(found.partner_id, site_id) as scope:
+        if await sites.is_readable(scope, auditor_id(request)):
+            yield scope
+            return
+    await acting(request)
+    raise NotFoundError
 
 
 def device(request: Request) -> tokens.Device:
@@ -169,17 +187,12 @@ async def _by_session(request: Request) -> Principal:
     value = request.cookies.get(cookie_name(request), "")
     if not _COOKIE_VALUE.fullmatch(value):
         raise NotSignedInError
-    db = context.of(request).db
-    async with db.credential(_hash(value)) as scope:
-        session = await sessions.find_by_credential(scope, _hash(value))
-    if session is None:
+    async with context.of(request).db.bare() as conn:
+        found = await sessions.signed_in(conn, _hash(value))
+    if found is None:
         raise NotSignedInError
-    async with db.partner(session.partner_id) as partner:
-        user = await users.find(partner, session.user_id)
-    if user is None:
-        raise NotSignedInError
-    actor = f"user:{user.login}"
-    return Principal(user.partner_id, Role(user.role), actor, actor, user, session.second_factor)
+    actor = f"user:{found.user.login}"
+    return Principal(found.user.partner_id, Role(found.user.role), actor, actor, found.user, found.second_factor)
 
 
 async def _by_key(request: Request) -> Principal:

@@ -1,5 +1,6 @@
 """Baselines: what an appliance found in place, proposed by its check runs, and approved by a person who saw it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import orjson
 
 from ccserver import setting_levels
-from ccserver.errors import BadBodyError, ChangedMeanwhileError
-from ccserver.queries import evidence_bundles, settings
+from ccserver.errors import BadBodyError, ChangedMeanwhileError, NotFoundError
+from ccserver.queries import audit_log, evidence_bundles, settings
+from ccserver.queries.audit_log import Act
 from ccserver.queries.evidence_bundles import LatestRun
-from ccserver.queries.settings import Change
+from ccserver.queries.settings import Change, Made, Place
 from ccserver.scope import SiteScope
 from ccshared.settings import Value
 
@@ -41,7 +43,20 @@ class Baseline:
 async def of(scope: SiteScope, appliance_id: str) -> list[Baseline]:
     """Return each baseline of an appliance, as it is approved and as it is proposed."""
     places = setting_levels.places(scope.partner_id, scope.site_id, appliance_id)
-    counting = setting_levels.effective(places, await settings.counting(scope, places))
+    return await _of(scope, appliance_id, places, await settings.counting(scope, places))
+
+
+async def of_named(scope: SiteScope, appliance_id: str) -> tuple[str, list[Baseline]]:
+    """Return an appliance's hostname and its baselines; NotFoundError without it."""
+    places = setting_levels.places(scope.partner_id, scope.site_id, appliance_id)
+    found = await settings.counting_of(scope, places, appliance_id)
+    if found is None:
+        raise NotFoundError
+    return found[0], await _of(scope, appliance_id, places, found[1])
+
+
+async def _of(scope: SiteScope, appliance_id: str, places: Sequence[Place], made: Sequence[Made]) -> list[Baseline]:
+    counting = setting_levels.effective(places, made)
     checks = [check for check, _ in OF.values()]
     runs = {run.check_id: run for run in await evidence_bundles.latest_runs(scope, appliance_id, checks)}
     return [_baseline(each, runs.get(OF[each.setting.name][0])) for each in counting if each.setting.name in OF]
@@ -79,3 +94,5 @@ async def approve(scope: SiteScope, appliance_id: str, name: str, seen: str, act
     made = {each.name: each.revision for each in await settings.list_of(scope, [place])}
     if await settings.make(scope, place, Change(name, seen, made.get(name, 0), actor)) is None:
         raise ChangedMeanwhileError
+    target = setting_levels.target(place, setting_levels.known(name))
+    await audit_log.append(scope, Act(actor, "baseline.approve", target, {"value": seen}))

@@ -60,6 +60,11 @@ class Shown:
         connection.context = self._current
 
 
+def look(pair: Pair) -> datetime:
+    """Return until when a pair is good; CertificateError when a server could not show it."""
+    return _load(pair)[1]
+
+
 @contextlib.asynccontextmanager
 async def reloading(shown: Shown | None) -> AsyncIterator[None]:
     """Reload on SIGHUP and when the files change, until the block ends; without a certificate SIGHUP does nothing."""

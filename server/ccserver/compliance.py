@@ -1,9 +1,10 @@
 """What check runs say of a site, and how it is scored. One function computes a score; unknown is never compliant."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from ccshared.entries import Entry
 from ccshared.vocabulary import Family, Kind, Severity, Status
@@ -13,6 +14,8 @@ FRESH_FOR = timedelta(hours=2)
 _STATUSES = frozenset(Status)
 _SEVERITIES = frozenset(Severity)
 _KINDS = frozenset(Kind)
+_TEXT = frozenset({str})
+_WORD = re.compile("[0-9a-z_.-]{0,64}")
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def flag_of(entry: Entry) -> str | None:
     """Return why this server does not understand an entry, or None. A flagged entry is stored all the same."""
     if entry.kind not in _KINDS:
         return "unknown kind"
-    if entry.kind == Kind.CHECK_RUN and _check_run(entry, datetime.now(UTC)) is None:
+    if entry.kind == Kind.CHECK_RUN and _words(entry) is None:
         return "not a check run of a known shape"
     return None
 
@@ -119,43 +122,56 @@ def host_of(entry: Entry) -> str | None:
 def check_of(entry: Entry) -> str | None:
     """Return the check that an entry is about, or None."""
     check = entry.body.get("check")
-    return check if isinstance(check, str) and _is_word(check) else None
+    return check if isinstance(check, str) and _WORD.fullmatch(check) else None
 
 
 def check_runs(entries: Sequence[Entry], received_at: datetime) -> list[CheckRun]:
     """Return the last run of each (host, check) by its place; entries of several logs may be mixed."""
-    latest: dict[tuple[str, str], CheckRun] = {}
+    latest: dict[tuple[str, str], tuple[tuple[int, int], Entry, _Words]] = {}
     for entry in entries:
-        run = _check_run(entry, received_at) if entry.kind == Kind.CHECK_RUN else None
-        if run is None:
+        words = _words(entry) if entry.kind == Kind.CHECK_RUN else None
+        if words is None:
             continue
-        before = latest.setdefault((run.host_id, run.check_id), run)
-        if (before.epoch_number, before.seq) < (run.epoch_number, run.seq):
-            latest[run.host_id, run.check_id] = run
-    return list(latest.values())
+        key, place = (_clean(words.host, 255), words.check), (_epoch_number(entry.log), entry.seq)
+        if key not in latest or latest[key][0] < place:
+            latest[key] = (place, entry, words)
+    return [_check_run(entry, words, received_at) for _, entry, words in latest.values()]
 
 
-def _check_run(entry: Entry, received_at: datetime) -> CheckRun | None:
-    body = entry.body
-    words = [body.get(name) for name in ("check", "host", "status", "severity", "reason")]
-    since = body.get("since")
-    if not all(isinstance(word, str) and word for word in words) or type(since) is not int or since < 0:
+class _Words(NamedTuple):
+    """What a check run says in words, once it is known to have the shape of one."""
+
+    check: str
+    host: str
+    status: str
+    severity: str
+    reason: str
+
+
+def _words(entry: Entry) -> _Words | None:
+    words = list(map(entry.body.get, _Words._fields))
+    since = entry.body.get("since")
+    if not all(words) or set(map(type, words)) != _TEXT or type(since) is not int or since < 0:
         return None
-    check_id, host_id, status, severity, reason = (str(word) for word in words)
-    if status not in _STATUSES or severity not in _SEVERITIES or not _is_word(check_id):
+    said = _Words._make(words)
+    if said.status not in _STATUSES or said.severity not in _SEVERITIES or not _WORD.fullmatch(said.check):
         return None
+    return said
+
+
+def _check_run(entry: Entry, words: _Words, received_at: datetime) -> CheckRun:
     seen_at = min(_moment(entry.at), received_at)  # a clock that lags makes a run stale, and none makes it fresher
     return CheckRun(
-        check_id=check_id,
-        host_id=_clean(host_id, 255),
-        status=status,
-        severity=severity,
-        reason=_clean(reason, 4000),
-        since=min(_moment(since), seen_at),
+        check_id=words.check,
+        host_id=_clean(words.host, 255),
+        status=words.status,
+        severity=words.severity,
+        reason=_clean(words.reason, 4000),
+        since=min(_moment(entry.body["since"]), seen_at),
         seen_at=seen_at,
         epoch_number=_epoch_number(entry.log),
         seq=entry.seq,
-        flake_hash=_flake_hash(body),
+        flake_hash=_flake_hash(entry.body),
     )
 
 
@@ -167,10 +183,6 @@ def _flake_hash(body: dict[str, Any]) -> str | None:
     facts = body.get("facts")
     found = facts.get("flake_hash") if isinstance(facts, dict) else None
     return _clean(found, 128) if isinstance(found, str) and found else None
-
-
-def _is_word(text: str) -> bool:
-    return len(text) <= 64 and all(letter in "0123456789abcdefghijklmnopqrstuvwxyz_.-" for letter in text)
 
 
 def _clean(text: str, limit: int) -> str:

@@ -6,13 +6,14 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
 import asyncpg
 
-from ccserver import config, health, keys, migrate, pooler, tables
+from ccserver import certificates, config, health, keys, migrate, pooler, tables
+from ccserver.certificates import Pair
 from ccserver.config import Config
 from ccserver.errors import CentralCommandError
 from ccserver.queries import audit_log, catalog, log_verifications, server
@@ -20,6 +21,7 @@ from ccserver.scope import Database, open_pool
 
 _LOCKED = sorted(tables.SITE_TABLES | tables.PARTNER_TABLES | tables.TENANT_TABLES)
 _MIB = 1024 * 1024
+_RENEW = timedelta(days=21)  # who renews by program does it 30 days before the end: then something is wrong with that
 
 
 class Level(StrEnum):
@@ -80,6 +82,24 @@ def key_file(settings: Config) -> list[Finding]:
         said = f"CCSERVER_NAME is {settings.server_name}, the keys are of {loaded.server}"
         return warning("key file", said, "unset CCSERVER_NAME: a server keeps the name of its keys")
     return fine("key file", f"{path}, mode 0600: {uses}")
+
+
+def certificate(settings: Config) -> list[Finding]:
+    """Look at the certificate as `serve` does before it starts, and at how long it is good."""
+    if settings.tls is None:
+        return fine("certificate", "none: TLS is a proxy's, or nobody's beyond the loopback")
+    until = certificates.look(Pair(*settings.tls, settings.public_host))
+    return good_until(until, datetime.now(UTC))
+
+
+def good_until(until: datetime, now: datetime) -> list[Finding]:
+    """Say whether a certificate is good for long enough."""
+    said = f"it is good until {until:%Y-%m-%d %H:%M} UTC"
+    if until - now < _RENEW:
+        days = (until - now).days
+        todo = "put a new one there: the server takes it within a minute, or at `systemctl reload ccserver`"
+        return warning("certificate", f"{said}, {days} day{'' if days == 1 else 's'} from now", todo)
+    return fine("certificate", said)
 
 
 def disk(folder: Path) -> list[Finding]:

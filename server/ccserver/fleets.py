@@ -15,7 +15,8 @@ from ccserver.context import Context
 from ccserver.errors import BadBodyError, CentralCommandError, NotFoundError, NotPendingError
 from ccserver.keys import ServerKeys
 from ccserver.ordering import Catalogue, Checked, Who
-from ccserver.queries import fleet_orders, orders, settings
+from ccserver.queries import audit_log, fleet_orders, orders, settings
+from ccserver.queries.audit_log import Act
 from ccserver.queries.fleet_orders import Draft, FleetOrder, Progress, Target
 from ccserver.scope import Database, PartnerScope
 from ccshared import ids
@@ -42,9 +43,11 @@ async def begin(scope: PartnerScope, means: Means, checked: Checked, target: Tar
 
     BadBodyError when it would be for nobody, or when the canary is not among them.
     """
+    if checked.order_id is not None and await fleet_orders.find(scope, checked.order_id) is not None:
+        return checked.order_id
     status = FleetStatus.UNAPPROVED if checked.needs_approval else FleetStatus.RUNNING
     draft = Draft(
-        id=ids.new_id(),
+        id=checked.order_id or ids.new_id(),
         runbook_id=checked.runbook.id,
         runbook_digest=digest(checked.runbook),
         parameters=checked.parameters,
@@ -60,6 +63,7 @@ async def begin(scope: PartnerScope, means: Means, checked: Checked, target: Tar
     if target.canary_id not in (None, first.appliance_id):
         raise BadBodyError("canary: must be one of the appliances for whom this is.")
     await advance(scope, means, draft.id)
+    await _note(scope, "create", draft.id, who.actor)
     return draft.id
 
 
@@ -70,20 +74,23 @@ async def approve(scope: PartnerScope, means: Means, fleet_order_id: str, who: W
     ordering.check_same(means.catalogue, fleet.runbook_id, fleet.runbook_digest)
     await fleet_orders.start(scope, fleet.id, who.actor)
     await advance(scope, means, fleet.id)
+    await _note(scope, "approve", fleet.id, who.actor)
 
 
 async def pause(scope: PartnerScope, fleet_order_id: str, actor: str) -> None:
     """Stop it until a person resumes it; what no appliance has taken yet is taken back."""
     fleet = await _held(scope, fleet_order_id, FleetStatus.RUNNING)
     await _pause(scope, fleet, f"paused by {actor}")
+    await _note(scope, "pause", fleet.id, actor)
 
 
-async def resume(scope: PartnerScope, means: Means, fleet_order_id: str) -> None:
+async def resume(scope: PartnerScope, means: Means, fleet_order_id: str, actor: str) -> None:
     """Let it go on: failures of before do not count any more, and the canary is left behind."""
     fleet = await _held(scope, fleet_order_id, FleetStatus.PAUSED)
     ordering.check_same(means.catalogue, fleet.runbook_id, fleet.runbook_digest)
     await fleet_orders.resume(scope, fleet.id)
     await advance(scope, means, fleet.id)
+    await _note(scope, "resume", fleet.id, actor)
 
 
 async def cancel(scope: PartnerScope, fleet_order_id: str, actor: str) -> None:
@@ -91,6 +98,11 @@ async def cancel(scope: PartnerScope, fleet_order_id: str, actor: str) -> None:
     fleet = await _held(scope, fleet_order_id, FleetStatus.UNAPPROVED, FleetStatus.RUNNING, FleetStatus.PAUSED)
     await fleet_orders.withdraw(scope, fleet.id, actor)
     await fleet_orders.finish(scope, fleet.id, str(FleetStatus.CANCELLED))
+    await _note(scope, "cancel", fleet.id, actor)
+
+
+async def _note(scope: PartnerScope, action: str, fleet_order_id: str, actor: str) -> None:
+    await audit_log.append(scope, Act(actor, f"fleet_order.{action}", fleet_order_id, {}))
 
 
 async def advance(scope: PartnerScope, means: Means, fleet_order_id: str) -> int:

@@ -10,17 +10,20 @@ from typing import Any
 
 import orjson
 
+from ccserver.auth import Principal
 from ccserver.errors import (
     BadBodyError,
     HealingStoppedError,
     NotFoundError,
     NotPendingError,
     PeopleOnlyError,
+    PersonNeededError,
     RunbookUnknownError,
     SecondPersonNeededError,
 )
 from ccserver.keys import ServerKeys
-from ccserver.queries import appliances, orders, settings
+from ccserver.queries import appliances, audit_log, orders, settings
+from ccserver.queries.audit_log import Act
 from ccserver.queries.orders import Draft, Release
 from ccserver.scope import PLATFORM, PartnerScope, SiteScope
 from ccshared import ids
@@ -42,13 +45,29 @@ class Who:
     person: str
 
 
+def who(caller: Principal) -> Who:
+    """Return who orders."""
+    return Who(caller.actor, caller.person)
+
+
+def second(caller: Principal) -> Who:
+    """Return who approves; PersonNeededError for a key."""
+    if caller.user is None:
+        raise PersonNeededError
+    return who(caller)
+
+
 @dataclass(frozen=True)
 class Wanted:
-    """A runbook with its parameters as they were given, and how many seconds a released order of it lives."""
+    """A runbook with its parameters as they were given, and how many seconds a released order of it lives.
+
+    `order_id` is chosen by a form that may be sent twice: it makes one order.
+    """
 
     runbook_id: str
     parameters: dict[str, Any]
     life_s: int = LIFE_S
+    order_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +77,7 @@ class Checked:
     runbook: Runbook
     parameters: dict[str, Any]
     life_s: int
+    order_id: str | None = None
 
     @property
     def needs_approval(self) -> bool:
@@ -73,20 +93,27 @@ def check(catalogue: Catalogue, wanted: Wanted) -> Checked:
     if runbook.people_only:
         raise PeopleOnlyError
     try:
-        return Checked(runbook, dict(check_parameters(runbook, wanted.parameters)), wanted.life_s)
+        parameters = dict(check_parameters(runbook, wanted.parameters))
     except BadParametersError as error:
         raise BadBodyError(f"parameters: {error}"[:1000]) from error
+    return Checked(runbook, parameters, wanted.life_s, wanted.order_id)
 
 
 async def push(scope: SiteScope, keys: ServerKeys, appliance_id: str, checked: Checked, who: Who) -> str:
-    """Make an order for an appliance of the site, and release it unless it needs approval; return its id."""
+    """Make an order for an appliance of the site, and release it unless it needs approval; return its id.
+
+    It is written down, as all that is done here is.
+    """
     if not await appliances.is_in_service(scope, appliance_id):
         raise NotFoundError("There is no such appliance in service at this site.")
     await _demand_no_stop(scope, appliance_id, checked.runbook)
+    if checked.order_id is not None and await orders.find(scope, checked.order_id) is not None:
+        return checked.order_id
     draft = draft_of(checked, scope.site_id, appliance_id, who)
     await orders.insert(scope, draft)
     if not checked.needs_approval:
         await release(scope, keys, draft, None)
+    await _note(scope, "order.create", draft.id, who.actor)
     return draft.id
 
 
@@ -100,7 +127,7 @@ async def _demand_no_stop(scope: SiteScope, appliance_id: str, runbook: Runbook)
 def draft_of(checked: Checked, site_id: str, appliance_id: str, who: Who) -> Draft:
     """Return an order to be made."""
     return Draft(
-        id=ids.new_id(),
+        id=checked.order_id or ids.new_id(),
         site_id=site_id,
         appliance_id=appliance_id,
         runbook_id=checked.runbook.id,
@@ -129,6 +156,21 @@ async def approve(scope: SiteScope, keys: ServerKeys, catalogue: Catalogue, orde
     check_same(catalogue, draft.runbook_id, draft.runbook_digest)
     await _demand_no_stop(scope, draft.appliance_id, catalogue[draft.runbook_id])
     await release(scope, keys, draft, who.actor)
+    await _note(scope, "order.approve", order_id, who.actor)
+
+
+async def cancel(scope: SiteScope, order_id: str, actor: str) -> None:
+    """Cancel an order that no appliance has taken yet; NotFoundError, or NotPendingError when one has, or it ended."""
+    if not await orders.cancel(scope, order_id, actor):
+        found = await orders.find(scope, order_id)
+        if found is None:
+            raise NotFoundError(f"There is no order {order_id} at this site.")
+        raise NotPendingError(f"The order is {found.order.status} already.")
+    await _note(scope, "order.cancel", order_id, actor)
+
+
+async def _note(scope: SiteScope, action: str, order_id: str, actor: str) -> None:
+    await audit_log.append(scope, Act(actor, action, order_id, {"site": scope.site_id}))
 
 
 def check_second(who: Who, created_by: str, creator: str) -> None:

@@ -9,10 +9,12 @@ import orjson
 
 from ccserver import setting_levels
 from ccserver.errors import ChangedMeanwhileError, NotFoundError
-from ccserver.queries import policies, settings
+from ccserver.queries import audit_log, policies, settings
+from ccserver.queries.audit_log import Act
 from ccserver.queries.settings import Change
 from ccserver.scope import SiteScope
 from ccserver.setting_levels import Effective
+from ccshared.canonical import Json
 from ccshared.settings import CATALOGUE, BadSettingError, Value
 
 NOTHING: dict[str, Any] = {"settings": [], "rules": [], "runbooks": []}  # before the first
@@ -40,6 +42,10 @@ async def content(scope: SiteScope, appliance_id: str, version: int) -> dict[str
     envelope = await policies.envelope(scope, appliance_id, version)
     if envelope is None:
         raise NotFoundError
+    return _said(envelope)
+
+
+def _said(envelope: bytes) -> dict[str, Any]:
     said: dict[str, Any] = orjson.loads(base64.b64decode(orjson.loads(envelope)["payload"]))
     return said
 
@@ -49,6 +55,24 @@ async def compare(scope: SiteScope, appliance_id: str, version: int, against: in
     after = await content(scope, appliance_id, version)
     other = await policies.before(scope, appliance_id, version) if against is None else against
     return differences(await content(scope, appliance_id, other) if other is not None else NOTHING, after)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A version of an appliance's policy beside another, or beside nothing where it is the first."""
+
+    hostname: str
+    said: dict[str, Any]
+    differences: list[Difference]
+
+
+async def read_beside(scope: SiteScope, appliance_id: str, version: int, against: int | None) -> Compared:
+    """Return a version and what differs from another, or from the one before it, in one statement; NotFoundError."""
+    found = await policies.beside(scope, appliance_id, version, against)
+    if found is None or (against is not None and found[2] is None):
+        raise NotFoundError
+    said, other = _said(found[1]), _said(found[2]) if found[2] is not None else NOTHING
+    return Compared(found[0], said, differences(other, said))
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
@@ -91,11 +115,15 @@ async def restore(scope: SiteScope, appliance_id: str, version: int, actor: str)
     wanted = settings_of(await content(scope, appliance_id, version))
     places = setting_levels.places(scope.partner_id, scope.site_id, appliance_id)
     counting = setting_levels.effective(places, await settings.counting(scope, places))
-    return [
+    made = [
         await _make(scope, places[-1], each, wanted[each.setting.name], actor)
         for each in counting
         if each.setting.name in wanted and each.value != wanted[each.setting.name]
     ]
+    if made:
+        detail: dict[str, Json] = {"version": version, "settings": [each.name for each in made]}
+        await audit_log.append(scope, Act(actor, "policy.restore", appliance_id, detail))
+    return made
 
 
 async def _make(scope: SiteScope, place: settings.Place, now: Effective, value: Value, actor: str) -> Restored:

@@ -119,7 +119,10 @@ async def demote(scope: PartnerScope, decision: Decision) -> Rule:
 
 async def explain(scope: PartnerScope, rule_id: str) -> Explained:
     """Return why there is a rule, and what came of it; NotFoundError where there is none."""
-    rule = await _found(scope, rule_id)
+    found = await rules.find_with_fates(scope, rule_id)
+    if found is None:
+        raise NotFoundError
+    rule, trial, everywhere = found
     sources = await _sources(scope, rule)
     ready = _ready(rule)
     past = await incidents.past(scope, _pinned(rule), MAX_PAST)
@@ -128,8 +131,8 @@ async def explain(scope: PartnerScope, rule_id: str) -> Explained:
         promotion.weigh(sources),
         sources[:MAX_SOURCES],
         promotion.replay(ready, past) if ready else None,
-        await rule_trials.fate(scope, rule.id, rule.canary_appliance_id or ""),
-        await rule_trials.fate(scope, rule.id, None),
+        trial,
+        everywhere,
     )
 
 
@@ -181,7 +184,7 @@ async def _sources(scope: PartnerScope, rule: Rule) -> list[Source]:
 def _pinned(rule: Rule) -> str | None:
     """Return the pattern that a rule is bound to by its conditions, None where it is to none."""
     wanted = {"field": "pattern_signature", "operator": "eq", "value": rule.pattern_signature}
-    return rule.pattern_signature if wanted in rule.conditions else None
+    return rule.pattern_signature if isinstance(rule.conditions, list) and wanted in rule.conditions else None
 
 
 def _demand(rule: Rule, *those: RuleStatus) -> None:

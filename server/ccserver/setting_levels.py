@@ -6,9 +6,12 @@ A value that prevails, as a stop does, wins from any level.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ccserver.errors import BadBodyError, SettingUnknownError
-from ccserver.queries.settings import Made, Place
-from ccserver.scope import PLATFORM
+from ccserver.errors import BadBodyError, ChangedMeanwhileError, SettingUnknownError
+from ccserver.queries import audit_log
+from ccserver.queries import settings as queries
+from ccserver.queries.audit_log import Act
+from ccserver.queries.settings import Change, Made, Place
+from ccserver.scope import PLATFORM, PartnerScope, SiteScope
 from ccshared import settings
 from ccshared.settings import CATALOGUE, BadSettingError, Setting, UnknownSettingError, Value
 from ccshared.vocabulary import SettingLevel
@@ -68,6 +71,23 @@ def places(*tenant: str) -> tuple[Place, ...]:
 def target(place: Place, setting: Setting) -> str:
     """Return how the audit log names a setting at a place."""
     return f"setting:{place.level}:{place.target_id}:{setting.name}"
+
+
+async def make(scope: PartnerScope | SiteScope, place: Place, change: Change) -> Made:
+    """Make a setting at a place, and write down who did; ChangedMeanwhileError when it is not at that revision."""
+    made = await queries.make(scope, place, change)
+    if made is None:
+        raise ChangedMeanwhileError
+    done = Act(change.actor, "setting.make", target(place, known(change.name)), {"value": change.value})
+    await audit_log.append(scope, done)
+    return made
+
+
+async def unmake(scope: PartnerScope | SiteScope, place: Place, setting: Setting, revision: int, actor: str) -> None:
+    """Unmake a setting at a place, and write down who did; ChangedMeanwhileError as for `make`."""
+    if not await queries.unmake(scope, place, setting.name, revision):
+        raise ChangedMeanwhileError
+    await audit_log.append(scope, Act(actor, "setting.unmake", target(place, setting), {}))
 
 
 def effective(counting: Sequence[Place], made: Iterable[Made]) -> list[Effective]:

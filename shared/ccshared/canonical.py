@@ -15,9 +15,12 @@ MAX_DEPTH = 16
 
 Json = dict[str, "Json"] | list["Json"] | str | int | bool | None
 
-_KEY = re.compile(r"[a-z0-9_]{1,64}")
+# Keys, a line each: one match for all of an object's.
+_KEYS = re.compile(r"[a-z0-9_]{1,64}(?:\n[a-z0-9_]{1,64})*")
 # Exactly these types: a subclass may print as something else.
 _TYPES = frozenset({dict, list, str, int, bool, type(None)})
+_TEXT = frozenset({str})
+_BAD_KEY = "a key that is not [a-z0-9_]{1,64}"
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
@@ -68,8 +71,12 @@ def _walk(value: dict[str, Any]) -> None:
     objects: list[dict[Any, Any]] = [value]
     lists: list[list[Any]] = []
     for _ in range(MAX_DEPTH):
-        _check_keys(set(chain.from_iterable(objects)))
-        children = list(chain(*map(dict.values, objects), *lists))
+        _check_keys(list(chain.from_iterable(objects)))
+        children: list[Any] = []
+        for container in objects:
+            children += container.values()
+        for items in lists:
+            children += items
         kinds = set(map(type, children))
         _check_types(kinds)
         objects = [child for child in children if type(child) is dict] if dict in kinds else []
@@ -79,9 +86,14 @@ def _walk(value: dict[str, Any]) -> None:
     raise NotCanonicalError(f"more than {MAX_DEPTH} nested containers")
 
 
-def _check_keys(keys: set[Any]) -> None:
-    if not all(type(key) is str and _KEY.fullmatch(key) for key in keys):
-        raise NotCanonicalError("a key that is not [a-z0-9_]{1,64}")
+def _check_keys(keys: list[Any]) -> None:
+    if not keys:
+        return
+    if set(map(type, keys)) != _TEXT:
+        raise NotCanonicalError(_BAD_KEY)
+    lines = "\n".join(keys)  # a key that holds a line feed itself makes one more line than there are keys
+    if lines.count("\n") != len(keys) - 1 or _KEYS.fullmatch(lines) is None:
+        raise NotCanonicalError(_BAD_KEY)
 
 
 def _check_types(kinds: set[type]) -> None:

@@ -18,6 +18,7 @@ BARE = {
     "server.settings",
     "server.ledger",
     "appliances.check_in",
+    "sessions.signed_in",
     "witness_marks.mark",
     "witness_marks.move",
     "witness_marks.begin_generation",

@@ -7,13 +7,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 Block = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One row: what was compared, the median ratio, the middle half of the rounds' ratios, the bound, the verdict."""
+    """One row: what was compared, the median ratio, the middle half of the rounds' ratios, the bound, the verdict.
+
+    `absolute` is what this machine did, for reading only.
+    """
 
     row: str
     what: str
@@ -22,6 +26,7 @@ class Result:
     high: float | None
     target: str
     reached: bool
+    absolute: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,34 @@ def judged(row: str, what: str, found: Sequence[float], at_most: float) -> Resul
     return Result(row, what, middle, low, high, f"at most {at_most:.2f}", middle <= at_most)
 
 
+def faster(row: str, what: str, found: Sequence[tuple[float, float]], at_least: float, count: int = 0) -> Result:
+    """Return the row of a speed ÷ another's, from the seconds (ours, other) of rounds of `count` things each."""
+    low, middle, high = statistics.quantiles([other / ours for ours, other in found], n=4)
+    ours, other = [statistics.median(each) for each in zip(*found, strict=True)]
+    absolute = f"{count / ours:,.0f}/s : {count / other:,.0f}/s" if count else ""
+    return Result(row, what, middle, low, high, f"at least {at_least:.2f}", middle >= at_least, absolute)
+
+
+def no_slower(row: str, what: str, found: Sequence[tuple[float, float]], at_most: float, or_at_most_s: float) -> Result:
+    """Return the row of a time ÷ another's, which may be at most so much, or so short that it does not matter."""
+    low, middle, high = statistics.quantiles([ours / other for ours, other in found], n=4)
+    ours, other = [statistics.median(each) for each in zip(*found, strict=True)]
+    absolute = f"{ours * 1000:.3g} ms : {other * 1000:.3g} ms"
+    target = f"at most {at_most:.2f}, or {or_at_most_s * 1e6:.0f} µs"
+    return Result(row, what, middle, low, high, target, middle <= at_most or ours <= or_at_most_s, absolute)
+
+
+def bounded(row: str, what: str, value: float, at_most: float, unit: str) -> Result:
+    """Return the row of a plain number that may be at most so much."""
+    return Result(row, what, None, None, None, f"at most {at_most:g} {unit}", value <= at_most, f"{value:.3g} {unit}")
+
+
+def resident_mb(pid: int, which: str = "VmRSS") -> float:
+    """Return a process's resident memory (MB) as Linux tells it: VmRSS now, VmHWM at most so far."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(which))
+
+
 def machine() -> str:
     """Return what measured: ratios of another machine differ."""
     return f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
@@ -90,10 +123,10 @@ def machine() -> str:
 
 def table(results: Sequence[Result]) -> str:
     """Return the rows as a table."""
-    lines = [f"{'row':8} {'what':58} {'ratio':>6} {'middle half':>13}  target"]
+    lines = [f"{'row':9} {'what':66} {'ratio':>7} {'middle half':>15}  {'here, ours : other':28}  target"]
     for each in results:
-        ratio = f"{each.ratio:6.2f}" if each.ratio is not None else "     -"
-        spread = f"{each.low:5.2f} – {each.high:5.2f}" if each.low is not None else ""
+        ratio = f"{each.ratio:7.2f}" if each.ratio is not None else "      -"
+        spread = f"{each.low:.2f} – {each.high:.2f}" if each.low is not None else ""
         verdict = "reached" if each.reached else "MISSED"
-        lines.append(f"{each.row:8} {each.what:58} {ratio} {spread:>13}  {each.target}: {verdict}")
+        lines.append(f"{each.row:9} {each.what:66} {ratio} {spread:>15}  {each.absolute:28}  {each.target}: {verdict}")
     return "\n".join(lines)

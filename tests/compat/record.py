@@ -30,7 +30,7 @@ from ccserver.localpg import Urls
 from ccserver.scope import open_pool
 from ccshared import merkle
 from ccshared.batch import Batch, Stub, write
-from ccshared.messages import OrderResult, PatternReport, PatternReports
+from ccshared.messages import OrderResult, PatternReport, PatternReports, PlanRequest
 from ccshared.vocabulary import Kind, OrderStatus, StubReason
 from tests.compat.samples import PARTNER, SITE, Recorder, Sample, push_order
 from tests.databases import asked, short_place
@@ -109,6 +109,7 @@ async def talk(running: Running, folder: Path) -> tuple[Device, str, str]:
             success_count=1, total_resolution_time_ms=90,
         )  # fmt: skip
         await client.put_patterns(PatternReports(epoch=1, revision=9, patterns=[one]))
+        await client.plan(PlanRequest(pattern_signature="0" * 16, incident_type="backup", host_id="box", tried=["x"]))
         await client.head(device.epoch)
     return device, code.secret_hash, order
 

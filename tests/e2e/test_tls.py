@@ -127,6 +127,13 @@ async def test_a_server_that_could_not_be_trusted_does_not_start(
     assert [line for line in said if not line.startswith("{")] == [next(line for line in said if why in line)]
 
 
+async def test_a_server_whose_certificate_expired_does_not_start(clinic: Clinic, ca: Authority, tmp_path: Path) -> None:
+    ca.sign(tmp_path, "127.0.0.1", days=1, ago=2)
+    said = [line for line in clinic.server.run("serve", code=1).stderr.splitlines() if not line.startswith("{")]
+    assert len(said) == 1
+    assert "expired on" in said[0]
+
+
 async def test_plain_http_is_not_answered_where_tls_is_spoken(clinic: Clinic) -> None:
     serve(clinic)
     with socket.create_connection(("127.0.0.1", int(clinic.url.rpartition(":")[2])), 5) as plain:

@@ -44,7 +44,7 @@ TABLE: dict[str, Listed] = {
     "kill": Listed(kill.run, 6, 500),
     "power": Listed(power.run, 150, 10_000),
     "herd": Listed(herd.run, 64, 1_000),
-    "healing": Listed(healing.run, 20, 400),
+    "healing": Listed(healing.run, 20, 2_000),
     "copies": Listed(copies.run, 80, 5_000),
     "flips": Listed(flips.run, 60, 4_000),
     "keys": Listed(keys.run, 1, 20),

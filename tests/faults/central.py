@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ccagent.store import Store
 from ccagent.uploader import Pace, Uploader
 from ccserver import app, config, keys, localpg, migrate
 from ccserver.errors import AlreadyExistsError
+from ccserver.limits import Rates
 from ccserver.scope import open_pool
 from ccshared import merkle
 from ccshared.messages import Head
@@ -35,6 +36,8 @@ from tests.devices import Running
 BIN = Path(sys.executable).parent
 LIVE = "cc_live"
 START_MS = 1_790_000_000_000
+# A whole fleet calls from one address.
+UNLIMITED = {f"CCSERVER_LIMIT_{kind.upper()}": "900000/900000" for kind in vars(Rates())}
 
 
 @contextlib.contextmanager
@@ -67,6 +70,13 @@ def settings(folder: Path, **more: str) -> config.Config:
     made = config.from_environ(told | more)
     keys.create(made.key_file, made.server_name)
     return made
+
+
+def settings_at(made: config.Config) -> config.Config:
+    """Return the same at another free port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    return replace(made, port=port, public_url=f"http://{made.host}:{port}")
 
 
 @contextlib.asynccontextmanager
@@ -109,6 +119,7 @@ class Process:
 
     made: config.Config
     urls: localpg.Urls
+    more: Mapping[str, str] = field(default_factory=dict)
     child: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
@@ -120,7 +131,7 @@ class Process:
             "CCSERVER_LISTEN": f"{self.made.host}:{self.made.port}",
         }
         quiet_ = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.child = subprocess.Popen([BIN / "ccserver", "serve"], env=base | own, **quiet_)
+        self.child = subprocess.Popen([BIN / "ccserver", "serve"], env=base | own | self.more, **quiet_)
 
     async def ready(self) -> None:
         until = time.monotonic() + 30

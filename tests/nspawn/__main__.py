@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyrage
+
 from tests.certificates import Authority, authority
 from tests.nspawn.container import TOOLS, Container, ContainerError, booted, tree
 
@@ -23,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = "cc.example.test"
 URL = f"https://{NAME}:8443"
 UNITS = ("cc-agent.service", "cc-agent-helper.service", "ccserver.service")
+AS_POSTGRES = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups")
 MOST_EXPOSED = {"cc-agent.service": 2.5, "ccserver.service": 2.5, "cc-agent-helper.service": 7.0}
 
 
@@ -110,7 +113,7 @@ def serve(machine: Container, _ca: Authority) -> None:
     """The server serves TLS under a private authority, on a PostgreSQL with roles of its own."""
     machine.write("/etc/hosts", f"127.0.0.1 localhost {NAME}\n")
     machine.until("PostgreSQL runs", lambda: "online" in machine.run("pg_lsclusters"))
-    psql = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "psql", "-v", "ON_ERROR_STOP=1", "-q")
+    psql = (*AS_POSTGRES, "psql", "-v", "ON_ERROR_STOP=1", "-q")
     machine.run(*psql, given=machine.run("ccserver", "db", "roles"))
     machine.run(*psql, given="""
         CREATE DATABASE central_command OWNER cc_owner;
@@ -225,11 +228,41 @@ def survive_reboot(machine: Container, _ca: Authority) -> None:
     machine.run("cc-agent", "flush")
     machine.until("all is receipted", lambda: receipted(machine), 120)
     count = machine.run(
-        "setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "psql", "-qtA", "central_command",
+        *AS_POSTGRES, "psql", "-qtA", "central_command",
         "-c", "SELECT count(*) || ' ' || max(seq) + 1 FROM evidence_bundles",
     ).split()  # fmt: skip
     holds(count[0] == count[1], f"no entry is missing: {count}")
     holds(int(count[0]) >= before["size"], "the server holds what waited")
+
+
+def be_backed_up(machine: Container, _ca: Authority) -> None:
+    """`sudo ccserver backup` and the drill work as docs/operate.md says them, encrypted, with nothing lent to root."""
+    made = pyrage.x25519.Identity.generate()
+    machine.run(
+        *AS_POSTGRES, "psql", "-qc", "ALTER ROLE cc_backup PASSWORD 'of-a-test-3'; ALTER ROLE cc_owner CREATEDB"
+    )
+    at = "postgresql://cc_backup:of-a-test-3@127.0.0.1/central_command\n"
+    machine.write("/etc/ccserver/database-backup-url", at, mode="0600")
+    machine.run("install", "-d", "-o", "ccserver", "-g", "ccserver", "-m", "0700", "/var/backups/ccserver")
+    copy = "/var/backups/ccserver/cc.age"
+    machine.run("ccserver", "backup", "-o", copy, "--recipient", str(made.to_public()))
+    machine.run("ccserver", "keys", "backup", "-o", f"{copy}.keys", "--recipient", str(made.to_public()))
+    said = machine.run("ccserver", "restore", copy, "--identity", "-", "--verify", given=f"{made}\n")
+    holds("1 logs with" in said and "minutes" in said, f"the drill tells what it held: {said}")
+
+
+def be_upgraded(machine: Container, _ca: Authority) -> None:
+    """A package whose migrations wait leaves the server that runs alone and says so; with them done it restarts it."""
+    psql = (*AS_POSTGRES, "psql", "-v", "ON_ERROR_STOP=1", "-q", "central_command", "-c")
+    machine.run(*psql, "CREATE TABLE kept AS SELECT * FROM schema_migrations ORDER BY number DESC LIMIT 1")
+    machine.run(*psql, "DELETE FROM schema_migrations WHERE number = (SELECT number FROM kept)")
+    before = machine.property("ccserver.service", "MainPID")
+    said = machine.run("sh", "-c", "dpkg -i /root/ccserver_*.deb")
+    holds("ccserver: not restarted" in said, f"it says that migrations wait: {said}")
+    holds(machine.property("ccserver.service", "MainPID") == before, "the server that ran goes on")
+    machine.run(*psql, "INSERT INTO schema_migrations SELECT * FROM kept; DROP TABLE kept")
+    holds("not restarted" not in machine.run("sh", "-c", "dpkg -i /root/ccserver_*.deb"), "nothing waits any more")
+    holds(machine.property("ccserver.service", "MainPID") not in ("0", before), "another process serves")
 
 
 def be_watched(machine: Container, _ca: Authority) -> None:
@@ -282,7 +315,7 @@ def purge(machine: Container, _ca: Authority) -> None:
 
 STEPS: tuple[Callable[[Container, Authority], None], ...] = (
     install, run_unprivileged, read_units, serve, refuse, enrol, be_helped, renew,
-    survive_kill, survive_reboot, be_watched, remove, purge,
+    survive_kill, survive_reboot, be_backed_up, be_upgraded, be_watched, remove, purge,
 )  # fmt: skip
 
 

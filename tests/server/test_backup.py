@@ -6,9 +6,10 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import asyncpg
 import pyrage
 import pytest
 
+import ccserver
 from ccserver import age, archive, backup, keys, migrate, restoring
 from ccserver.archive import BackupBrokenError
 from ccserver.config import Config
@@ -24,18 +26,20 @@ from ccserver.errors import CentralCommandError
 from ccserver.localpg import Urls
 from ccserver.queries.backups import Relation
 from ccserver.restoring import Source
+from tests.databases import Server
 from tests.devices import Device, Running
 
 
 @dataclass(frozen=True)
 class Host:
-    """`ccserver` on a host whose database is at `urls`."""
+    """`ccserver` on a host whose database is at `urls`; `code` is the folder of another release's."""
 
     urls: Urls
     settings: Config
+    code: Path | None = None
 
-    async def run(self, *arguments: str, code: int = 0) -> tuple[bytes, str]:
-        """Return what a command wrote to standard output and to standard error."""
+    async def run(self, *arguments: str, code: int = 0, given: bytes = b"") -> tuple[bytes, str]:
+        """Return what a command wrote to standard output and to standard error; `given` is its standard input."""
         env = os.environ | {
             "DATABASE_URL": self.urls.server,
             "DATABASE_OWNER_URL": self.urls.owner,
@@ -43,14 +47,16 @@ class Host:
             "DATABASE_ADMIN_URL": self.urls.admin,
             "CCSERVER_DATA_DIR": str(self.settings.data_dir),
         }
+        if self.code is not None:
+            env["PYTHONPATH"] = f"{self.code}:{os.environ.get('PYTHONPATH', '')}"
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", "from ccserver.cli import main; main()", *arguments),
             env=env | {"CCSERVER_NAME": "cc.example"},
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await process.communicate()
+        out, err = await process.communicate(given)
         assert process.returncode == code, err.decode()
         assert b"Traceback" not in err
         return out, err.decode()
@@ -108,6 +114,16 @@ async def copy(host: Host, tmp_path: Path) -> Path:
 def elsewhere(host: Host, empty_database: Urls) -> Host:
     """The same keys, and an empty database."""
     return replace(host, urls=empty_database)
+
+
+@pytest.fixture
+async def before(settings: Config, postgres: Server, tmp_path: Path) -> AsyncIterator[Host]:
+    """The same keys, an empty database, and a release that lacks the newest migration."""
+    code = Path(ccserver.__file__).parent
+    made = shutil.copytree(code, tmp_path / "before" / "ccserver", ignore=shutil.ignore_patterns("__pycache__"))
+    (made / "migrations" / migrate.files()[-1].name).unlink()
+    yield Host(postgres.create_database("cc_before"), settings, made.parent)
+    await rows(postgres.urls("postgres"), "DROP DATABASE cc_before WITH (FORCE)")
 
 
 async def test_what_is_restored_is_what_was_backed_up(host: Host, copy: Path, elsewhere: Host) -> None:
@@ -236,6 +252,18 @@ async def test_an_encrypted_backup_opens_with_its_identity_alone(host: Host, tmp
     assert (told["logs"], told["faults"]) == (2, [])
 
 
+async def test_an_identity_that_a_passphrase_protects_comes_by_standard_input(host: Host, tmp_path: Path) -> None:
+    path, mine = str(tmp_path / "cc.age"), identity(tmp_path / "mine")
+    await host.run("backup", "-o", path, "--recipient", mine)
+    trying = ("restore", path, "--verify", "--identity")
+    (tmp_path / "locked").write_bytes(b"age-encryption.org/v1\n-> scrypt\n\xff")
+    assert "as --identity -" in await host.refused(*trying, str(tmp_path / "locked"))
+    out, _ = await host.run(*trying, "-", "--json", given=(tmp_path / "mine").read_bytes())
+    assert json.loads(out)["faults"] == []
+    _, said = await host.run(*trying, "-", code=1)  # what `age -d` gives for a wrong passphrase: nothing
+    assert said.strip() == "ccserver: - holds no identity of age."
+
+
 async def test_standard_output_gets_the_same_archive(host: Host, tmp_path: Path) -> None:
     mine = identity(tmp_path / "mine")
     (tmp_path / "piped").write_bytes((await host.run("backup", "-o", "-", "--recipient", mine))[0])
@@ -348,23 +376,25 @@ async def test_a_backup_of_a_newer_schema_names_what_to_install(copy: Path, else
     assert await is_untouched(elsewhere.urls)
 
 
-async def test_a_backup_of_an_older_schema_is_brought_up_to_date(copy: Path, elsewhere: Host) -> None:
-    last = migrate.files()[-1]
-
-    def older(members: dict[str, bytes]) -> None:
-        for name in (archive.BEGIN, archive.MANIFEST):
-            value = json.loads(members[name])
-            begin = value if name == archive.BEGIN else value["begin"]
-            begin["schema"] = [each for each in begin["schema"] if each[0] != last.number]
-            members[name] = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-        key = keys.load(elsewhere.settings.key_file).derive(backup.MAC_PURPOSE)
-        members[archive.MAC] = backup.mac(key, members[archive.MANIFEST]).encode()
-
-    if not changes_tables(last.sql):
-        repack(copy, older)
-    await elsewhere.run("restore", str(copy), "--yes")
+async def test_a_backup_by_the_release_before_is_brought_up_to_date(
+    before: Host, elsewhere: Host, tmp_path: Path
+) -> None:
+    await before.run("migrate")
+    await before.run("partner", "create", "Beta", "--id", "beta")
+    await before.run("backup", "-o", str(tmp_path / "older"))
+    told = await elsewhere.json("restore", str(tmp_path / "older"), "--yes")
+    assert (told["faults"], told["audit_chains"]) == ([], 2)
     (row,) = await rows(elsewhere.urls, "SELECT max(number) AS number FROM schema_migrations")
-    assert row["number"] == last.number
+    assert row["number"] == migrate.files()[-1].number
+    assert [each["id"] for each in await rows(elsewhere.urls, "SELECT id FROM partners ORDER BY id DESC")] == [
+        "platform",
+        "beta",
+    ]
+
+
+async def test_the_release_before_refuses_the_backup_of_this_one(copy: Path, before: Host) -> None:
+    assert "newer than this release" in await before.refused("restore", str(copy), "--yes")
+    assert await is_untouched(before.urls)
 
 
 async def test_another_servers_key_file_restores_nothing(copy: Path, elsewhere: Host) -> None:
@@ -473,8 +503,3 @@ def repack(path: Path, change: Change) -> None:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     path.write_bytes(gzip.compress(out.getvalue()))
-
-
-def changes_tables(sql: str) -> bool:
-    """Whether a migration makes a table or a column, so that the schema before it could not take today's rows."""
-    return "CREATE TABLE" in sql or "ADD COLUMN" in sql

@@ -15,6 +15,7 @@ from ccserver.config import Config
 from ccserver.diagnosis import Level
 from ccserver.localpg import Urls
 from ccserver.scope import Database
+from tests.certificates import authority
 from tests.e2e.processes import free_port
 
 COMMAND = [sys.executable, "-c", "from ccserver.cli import main; main()", "doctor", "--json"]
@@ -90,6 +91,22 @@ async def test_a_key_file_that_is_open_garbage_or_away_is_broken(doctor: Doctor,
 
 async def test_another_name_than_the_keys_have_is_a_warning(doctor: Doctor) -> None:
     assert list(await doctor.look(1, CCSERVER_NAME="other.example")) == ["key file"]
+
+
+async def test_a_certificate_that_ends_soon_is_a_warning_and_one_that_will_not_do_is_broken(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    ca, folder = authority(tmp_path), tmp_path
+    doctor.env |= {"CCSERVER_PUBLIC_URL": "https://cc.example.test", "CCSERVER_TLS_CERT": str(folder / "tls.crt")}
+    doctor.env |= {"CCSERVER_TLS_KEY": str(folder / "tls.key")}
+    ca.sign(folder, "cc.example.test", days=60)
+    assert await doctor.look(0) == {}
+    ca.sign(folder, "cc.example.test", days=20)
+    assert "18 days from now" in (await doctor.look(1))["certificate"]["said"]
+    ca.sign(folder, "cc.example.test", days=1, ago=2)
+    assert "expired on" in (await doctor.look(2))["certificate"]["said"]
+    ca.sign(folder, "other.example.test")
+    assert "is not for cc.example.test" in (await doctor.look(2))["certificate"]["said"]
 
 
 @pytest.mark.parametrize("url", ["postgresql://cc_server@127.0.0.1:{port}/x", "nonsense", "postgresql://a:b:c@/{port}"])

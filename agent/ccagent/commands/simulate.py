@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ccagent.simulation.scenario import Scenario
 from ccagent.store import StoreInUseError, StoreUnusableError
 
 NOT_HELD, INTERRUPTED = 3, 130
+SELDOM_S = 15.0
 _TROUBLE = (EnrolmentError, FleetError, IdentityUnusableError, RequestError, StoreInUseError, StoreUnusableError)
 
 
@@ -65,7 +67,7 @@ def _stage(wanted: Scenario, state: Path | None, codes_file: Path | None) -> Sta
         codes = scenario.codes_in(_lines(codes_file or wanted.codes_file))
     except (OSError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{error}: name files that this user can read and write") from error
-    return Stage(directory, codes, tell=_tell)
+    return Stage(directory, codes, tell=_tell if sys.stderr.isatty() else _Seldom().tell)
 
 
 def _lines(codes_file: Path | None) -> list[str]:
@@ -77,8 +79,20 @@ def _lines(codes_file: Path | None) -> list[str]:
 
 
 def _tell(line: str) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+    click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+
+
+class _Seldom:
+    """Says now and then how far it is, where no person looks at a terminal."""
+
+    def __init__(self) -> None:
+        self._told_at = time.monotonic()
+
+    def tell(self, line: str) -> None:
+        """Say it on a line of its own, unless one was said a moment ago."""
+        if time.monotonic() - self._told_at >= SELDOM_S:
+            self._told_at = time.monotonic()
+            click.echo(line, err=True)
 
 
 def _print(outcome: Outcome) -> None:

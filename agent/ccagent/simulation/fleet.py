@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import random
 import resource
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from ccagent import clock, enrolment, identity, queue
@@ -27,6 +30,7 @@ from ccagent.simulation.tally import Tally
 
 FILES_EACH, FILES_BESIDE = 5, 128
 PROGRESS_S = 1.0
+_OPTIONAL = "sniffio"
 
 
 class FleetError(Exception):
@@ -70,6 +74,7 @@ def play(scenario: Scenario, stage: Stage) -> Outcome:
 
     FleetError and EnrolmentError before it begins; appliances that were enrolled by then stay so.
     """
+    _say_what_is_absent()
     _allow_files(scenario.appliances * FILES_EACH + FILES_BESIDE)
     simulated = partial(SimulatedLoop, scenario.speed) if scenario.clock == "simulated" else None
     with asyncio.Runner(loop_factory=simulated) as runner:
@@ -90,7 +95,8 @@ async def _play(scenario: Scenario, stage: Stage) -> Outcome:
                 await _live(scenario, stage, _Run(fleet, counts, wire, stop))
                 summary = _summary(fleet, counts) | {"enrolled_now": enrolled} | _healed(fleet, stage.deeds)
     summary |= {"simulated_s": round(asyncio.get_running_loop().time() - _zero(scenario, began), 1)}
-    summary |= {"real_s": round(time.monotonic() - began, 1), "peak_memory_bytes": _memory_bytes()}
+    summary |= {"real_s": round(time.monotonic() - began, 1), "processor_s": round(time.process_time(), 1)}
+    summary |= {"peak_memory_bytes": _memory_bytes()}
     return Outcome(summary, tally.judge(scenario.objectives, summary), stop.is_set())
 
 
@@ -162,7 +168,7 @@ def _member(scenario: Scenario, stage: Stage, number: int, counts: Tally) -> App
     for cut in cuts:
         if cut.end_s <= scenario.duration_s:
             counts.await_return(number, cut.end_s)
-    start_ms = clock.now_ms() if stage.start_ms is None else stage.start_ms
+    start_ms = clock.now_ms() - round(scenario.begins_ago_s * 1000) if stage.start_ms is None else stage.start_ms
     agent = appliance.switch_on(scenario, places, number, start_ms)
     machine = _machine(scenario, stage, number, agent)
     return Appliance(number, agent, who, cuts, chance, chance.random() < scenario.failing_share, machine=machine)
@@ -201,7 +207,7 @@ async def _live(scenario: Scenario, stage: Stage, run: _Run) -> None:
     try:
         await _watch(scenario, stage, run, began)
         if beside is not None:
-            await beside
+            await _unless_stopped(run.stop, beside)
         await _settle(scenario, run)
     finally:
         run.counts.is_over = True
@@ -222,6 +228,15 @@ async def _watch(scenario: Scenario, stage: Stage, run: _Run, began: float) -> N
                 f"{loop.time() - began:.0f} of {scenario.duration_s:.0f} s, {len(run.counts.latencies)} requests,"
                 f" {run.counts.errors} errors"
             )
+
+
+async def _unless_stopped(stop: asyncio.Event, beside: "asyncio.Future[None]") -> None:
+    stopped = asyncio.ensure_future(stop.wait())
+    either: set[asyncio.Future[Any]] = {stopped, beside}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if beside.done():
+        beside.result()
 
 
 async def _settle(scenario: Scenario, run: _Run) -> None:
@@ -266,6 +281,12 @@ def _stop_signals() -> Iterator[asyncio.Event]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _say_what_is_absent() -> None:
+    """Spare each request a search of the whole path: the HTTP library imports sniffio again and again, in vain."""
+    if importlib.util.find_spec(_OPTIONAL) is None:
+        sys.modules[_OPTIONAL] = cast("ModuleType", None)
 
 
 def _allow_files(count: int) -> None:

@@ -89,6 +89,8 @@ def cuts_of(scenario: Scenario, chance: random.Random) -> list[Cut]:
             back_s = outage.end_s + chance.uniform(0, outage.spread_s)
             silent, noticed = chance.random() < outage.silent_share, chance.random() < outage.noticed_share
             cuts.append(Cut(outage.start_s, back_s, silent, noticed))
+    if scenario.offline_share and chance.random() < scenario.offline_share:
+        cuts.append(Cut(0.0, scenario.duration_s))
     if chance.random() < scenario.flapping_share:
         start_s = chance.uniform(0, FLAP_EVERY_S)
         cuts.append(Cut(start_s, start_s + FLAP_FOR_S, every_s=FLAP_EVERY_S))

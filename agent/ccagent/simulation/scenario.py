@@ -77,6 +77,8 @@ class Scenario(Settings):
     incidents_per_hour: Rate = 0.0
     failing_share: Share = 0.0
     flapping_share: Share = 0.0
+    offline_share: Share = 0.0
+    begins_ago_s: Span = 0.0
     connections: Annotated[int, Field(strict=True, ge=1, le=1000)] = 16
     clock: Literal["real", "simulated"] = "real"
     speed: Annotated[float, Field(gt=0)] | None = None

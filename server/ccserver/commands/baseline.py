@@ -2,15 +2,13 @@
 
 import click
 
-from ccserver import baselines, setting_levels
+from ccserver import baselines
 from ccserver.baselines import Baseline
 from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, actor, show, with_database
 from ccserver.commands.policy import Appliance
 from ccserver.commands.reaching import Site
-from ccserver.queries.settings import Place
 from ccserver.scope import Database
-from ccshared.vocabulary import SettingLevel
 
 
 @click.group("baseline")
@@ -45,9 +43,6 @@ def approve(name: str, sha256: str, site_id: str, appliance_id: str, as_json: bo
     async def act(db: Database) -> None:
         async with reaching.site_scope(db, site_id) as scope:
             await baselines.approve(scope, appliance_id, name, sha256, actor())
-            place = Place(SettingLevel.APPLIANCE, appliance_id)
-            target = setting_levels.target(place, setting_levels.known(name))
-            await reaching.note(scope, "baseline.approve", target, value=sha256)
 
     with_database(act)
     show({"name": name, "sha256": sha256}, as_json, f"{name} = {sha256}")

@@ -41,6 +41,7 @@ def command(as_json: bool) -> None:
 def _look(settings: Config) -> list[Finding]:
     found = diagnosis.fine("settings", "readable, and none unknown")
     found += _guarded("key file", lambda: diagnosis.key_file(settings))
+    found += _guarded("certificate", lambda: diagnosis.certificate(settings))
     found += _guarded("disk", lambda: diagnosis.disk(settings.data_dir))
     return found + _guarded("database", lambda: _look_at_database(settings))
 

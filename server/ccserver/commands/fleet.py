@@ -67,9 +67,7 @@ def push(partner_id: str, wanted: Wanted, as_json: bool, **whom: Any) -> None:
 
     async def act(db: Database) -> str:
         async with db.partner(partner_id) as scope:
-            made = await fleets.begin(scope, means, checked, target, Who(me, me))
-            await reaching.note(scope, "fleet_order.create", made)
-            return made
+            return await fleets.begin(scope, means, checked, target, Who(me, me))
 
     made: str = with_database(act)
     said = "it waits for approval by somebody else" if checked.needs_approval else "the canary begins"
@@ -122,6 +120,10 @@ async def _pause(scope: PartnerScope, _means: Means, fleet_order_id: str) -> Non
     await fleets.pause(scope, fleet_order_id, actor())
 
 
+async def _resume(scope: PartnerScope, means: Means, fleet_order_id: str) -> None:
+    await fleets.resume(scope, means, fleet_order_id, actor())
+
+
 async def _cancel(scope: PartnerScope, _means: Means, fleet_order_id: str) -> None:
     await fleets.cancel(scope, fleet_order_id, actor())
 
@@ -131,7 +133,7 @@ def _means() -> Means:
 
 
 def _verb(name: str, says: str, act: Act) -> click.Command:
-    """Return the command that does one thing with an order for many, and writes down who did."""
+    """Return the command that does one thing with an order for many."""
 
     @click.command(name, help=says)
     @click.argument("fleet_order_id")
@@ -144,7 +146,6 @@ def _verb(name: str, says: str, act: Act) -> click.Command:
             async with db.partner(partner_id) as scope:
                 await act(scope, means, fleet_order_id)
                 found = await fleet_orders.find(scope, fleet_order_id)
-                await reaching.note(scope, f"fleet_order.{name}", fleet_order_id)
                 return found.status if found else ""
 
         status: str = with_database(run)
@@ -156,7 +157,7 @@ def _verb(name: str, says: str, act: Act) -> click.Command:
 for _one in (
     _verb("approve", "Let one of high risk begin, as another person than the one who ordered it.", _approve),
     _verb("pause", "Stop one until it is resumed; what no appliance has taken yet is taken back.", _pause),
-    _verb("resume", "Let one go on that was paused: failures of before do not count any more.", fleets.resume),
+    _verb("resume", "Let one go on that was paused: failures of before do not count any more.", _resume),
     _verb("cancel", "End one; what no appliance has taken yet is taken back.", _cancel),
 ):
     command.add_command(_one)

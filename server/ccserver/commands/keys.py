@@ -70,7 +70,10 @@ def keys_backup(output: str, recipients: tuple[str, ...]) -> None:
 @command.command("restore")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
-    "--identity", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The private key's file."
+    "--identity",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The private key's file; - for standard input.",
 )
 def keys_restore(file: Path, identity: Path) -> None:
     """Put a copy of the key file back where none is; one that is there is never overwritten."""

@@ -10,7 +10,7 @@ from ccserver import catalogue, keys, ordering
 from ccserver.commands import fleet, reaching
 from ccserver.commands.calling import AsJson, actor, current, show, with_database
 from ccserver.commands.reaching import NEWEST, Consent, Partner, Site
-from ccserver.errors import NotFoundError, NotPendingError
+from ccserver.errors import NotFoundError
 from ccserver.ordering import Wanted, Who
 from ccserver.queries import orders
 from ccserver.queries.orders import Filter, Order, OrderDetail
@@ -38,9 +38,7 @@ def push(site_id: str, appliance_id: str, wanted: Wanted, as_json: bool) -> None
     async def act(db: Database) -> OrderDetail:
         async with reaching.site_scope(db, site_id) as scope:
             made = await ordering.push(scope, signing, appliance_id, checked, Who(me, me))
-            found = await _found(scope, made)
-            await reaching.note(scope, "order.create", made, site=site_id)
-            return found
+            return await _found(scope, made)
 
     found: OrderDetail = with_database(act)
     said = "it waits for approval by somebody else" if found.order.issued_at is None else "released"
@@ -58,9 +56,7 @@ def approve(order_id: str, site_id: str, as_json: bool) -> None:
     async def act(db: Database) -> OrderDetail:
         async with reaching.site_scope(db, site_id) as scope:
             await ordering.approve(scope, signing, known, order_id, Who(me, me))
-            found = await _found(scope, order_id)
-            await reaching.note(scope, "order.approve", order_id, site=site_id)
-            return found
+            return await _found(scope, order_id)
 
     found: OrderDetail = with_database(act)
     show(asdict(found), as_json, f"order {order_id} is released")
@@ -119,9 +115,7 @@ def cancel(order_id: str, site_id: str, yes: bool, dry_run: bool, as_json: bool)
 
     async def act(db: Database) -> None:
         async with reaching.keeping(reaching.site_scope(db, site_id), consent) as scope:
-            if not await orders.cancel(scope, order_id, actor()):
-                raise NotPendingError(f"There is no order {order_id} at this site that still waits.")
-            await reaching.note(scope, "order.cancel", order_id, site=site_id)
+            await ordering.cancel(scope, order_id, actor())
 
     with_database(act)
     show({"id": order_id, "dry_run": dry_run}, as_json, consent.say(f"order {order_id} is cancelled"))

@@ -90,8 +90,6 @@ def restore(version: int, yes: bool, dry_run: bool, as_json: bool, **place: str)
     async def act(db: Database) -> None:
         async with reaching.keeping(reaching.site_scope(db, site_id), consent) as scope:
             made.extend(await policy_versions.restore(scope, appliance_id, version, actor()))
-            names = [each.name for each in made]
-            await reaching.note(scope, "policy.restore", appliance_id, version=version, settings=list(names))
 
     with_database(act)
     show(reaching.values(made), as_json, consent.say("\n".join(map(_line, made)) or "nothing differs"))

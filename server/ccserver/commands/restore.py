@@ -28,7 +28,11 @@ _OWNER = "DATABASE_OWNER_URL"
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--verify", "only_verify", is_flag=True, help="Into a scratch database, which goes afterwards.")
 @click.option("--keep", is_flag=True, help="With --verify: let the scratch database stay, and name it.")
-@click.option("--identity", type=click.Path(dir_okay=False, path_type=Path), help="The private key's file (age).")
+@click.option(
+    "--identity",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The private key's file (age); - for standard input.",
+)
 @reaching.destroys
 @AsJson
 def command(file: Path, identity: Path | None, as_json: bool, **chosen: bool) -> None:

@@ -11,7 +11,7 @@ from ccserver import setting_levels
 from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, actor, show, with_database
 from ccserver.commands.reaching import Consent
-from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver.errors import NotFoundError
 from ccserver.queries import appliances, settings
 from ccserver.queries.settings import Change, Place
 from ccserver.scope import PLATFORM, Database, PartnerScope, SiteScope
@@ -78,10 +78,7 @@ def set_one(name: str, value: str, as_json: bool, **levels: str | None) -> None:
     async def act(db: Database) -> Any:
         before = await _one(db, where, name)
         async with _opened(db, where) as (scope, places):
-            made = await settings.make(scope, places[-1], Change(name, checked, before.revision, actor()))
-            if made is None:
-                raise ChangedMeanwhileError
-            await reaching.note(scope, "setting.make", setting_levels.target(places[-1], setting), value=checked)
+            made = await setting_levels.make(scope, places[-1], Change(name, checked, before.revision, actor()))
         return made, await _one(db, where, name)
 
     made, counts = with_database(act)
@@ -102,9 +99,9 @@ def unset(name: str, yes: bool, dry_run: bool, as_json: bool, **levels: str | No
     async def act(db: Database) -> None:
         before = await _one(db, where, name)
         async with reaching.keeping(_opened(db, where), consent) as (scope, places):
-            if not await settings.unmake(scope, places[-1], name, before.revision):
+            if before.own is None:
                 raise NotFoundError(f"{name} is not set at this level.")
-            await reaching.note(scope, "setting.unmake", setting_levels.target(places[-1], setting))
+            await setting_levels.unmake(scope, places[-1], setting, before.revision, actor())
 
     with_database(act)
     show({"name": name, "dry_run": dry_run}, as_json, consent.say(f"{name} is unset at this level"))

@@ -17,7 +17,6 @@ from ccserver.queries.audit_log import Act
 from ccserver.queries.users import Account, User
 from ccserver.scope import Database, PartnerScope
 from ccshared import ids
-from ccshared.canonical import Json
 from ccshared.vocabulary import Role
 
 _ROLES = [str(role) for role in Role if role is not Role.PLATFORM_ADMIN]
@@ -105,9 +104,8 @@ def change_role(login: str, role: str, site_ids: tuple[str, ...], as_json: bool)
         before = await users.account(scope, user.id)
         if before is None or user.role == Role.PLATFORM_ADMIN:
             raise NotFoundError(f"{user.login} is the platform's own: `ccserver admin` is for those.")
-        await ownership.give_role(scope, user.id, role, sorted(set(site_ids)), before.revision)
-        detail: dict[str, Json] = {"login": user.login, "role": role, "sites": [*sorted(set(site_ids))]}
-        await audit_log.append(scope, Act(actor(), "user.role", f"user:{user.id}", detail))
+        new = ownership.NewRole(role, sorted(set(site_ids)), before.revision)
+        await ownership.give_role(scope, actor(), user.id, new)
 
     user, _ = _with_user(login, act)
     show({"user_id": user.id, "role": role}, as_json, f"{user.login} is {role}")

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
+from ccserver import waiving
 from ccserver.commands import reaching
 from ccserver.commands.calling import AsJson, actor, show, with_database
 from ccserver.commands.reaching import NEWEST, Consent, Partner, Site
-from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver.errors import NotFoundError
 from ccserver.queries import waivers
 from ccserver.queries.waivers import Draft, Waiver
 from ccserver.scope import Database
-from ccshared import ids
 
 
 @click.group("waiver")
@@ -56,9 +56,7 @@ def create(check_id: str, site_id: str, as_json: bool, **given: Any) -> None:
 
     async def act(db: Database) -> Waiver:
         async with reaching.site_scope(db, site_id) as scope:
-            made = await waivers.insert(scope, ids.new_id(), draft, actor())
-            await reaching.note(scope, "waiver.create", made.id, site=site_id)
-            return made
+            return await waiving.make(scope, actor(), draft)
 
     found: Waiver = with_database(act)
     show(asdict(found), as_json, _line(found))
@@ -79,9 +77,7 @@ def revoke(waiver_id: str, site_id: str, yes: bool, dry_run: bool, as_json: bool
             found = await waivers.find(scope, waiver_id)
             if found is None:
                 raise NotFoundError(f"There is no waiver {waiver_id} at this site.")
-            if await waivers.revoke(scope, waiver_id, found.revision) is None:
-                raise ChangedMeanwhileError
-            await reaching.note(scope, "waiver.revoke", waiver_id, site=site_id)
+            await waiving.revoke(scope, actor(), waiver_id, found.revision)
 
     with_database(act)
     show({"id": waiver_id, "dry_run": dry_run}, as_json, consent.say(f"waiver {waiver_id} has ended"))

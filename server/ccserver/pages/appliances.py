@@ -9,11 +9,10 @@ from ccserver import auth, context, liveness, revoking
 from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, path_id
 from ccserver.pages import forms, render, site_view, wording
-from ccserver.queries import appliances, evidence_logs, log_verifications, sites
+from ccserver.queries import appliance_page
 from ccserver.queries.appliances import ApplianceDetail
 
 _EPOCHS = 50
-_FAULTS = 200
 _UNSURE = "Nothing was changed: to revoke the appliance, tick the box that says so."
 
 
@@ -36,24 +35,20 @@ async def revoke(request: Request) -> Response:
 async def _page(request: Request, refused: str | None = None) -> Response:
     appliance_id, now = path_id(request, "appliance"), datetime.now(UTC)
     async with auth.site_scope(request) as scope:
-        found = await appliances.find(scope, appliance_id)
-        if found is None:
-            raise NotFoundError
-        logs = await evidence_logs.newest_of_appliance(scope, appliance_id, _EPOCHS + 1)
-        faults = await log_verifications.faults_of_sites(scope, [scope.site_id], _FAULTS)
-        names = await sites.names(scope, [scope.site_id])
-    hostnames = {found.id: found.hostname}
-    origins = {log.origin for log in logs}
+        rows = await appliance_page.read(scope, appliance_id, _EPOCHS + 1)
+    if rows is None:
+        raise NotFoundError
+    found, hostnames = rows.appliance, {appliance_id: rows.appliance.hostname}
     values = {
         "appliance": found,
         "site_id": scope.site_id,
-        "site_name": names.get(scope.site_id, scope.site_id),
+        "site_name": rows.site_name,
         "state": liveness.of(found.last_checkin, now),
         "clock": wording.clock(found.clock, found.clock_offset_ms),
         "oldest_age": _oldest_age(found),
-        "epochs": [site_view.prove(context.of(request), log, hostnames) for log in logs[:_EPOCHS]],
-        "more_epochs": len(logs) > _EPOCHS,
-        "faults": [fault for fault in faults if fault.origin in origins],
+        "epochs": [site_view.prove(context.of(request), log, hostnames) for log in rows.logs[:_EPOCHS]],
+        "more_epochs": len(rows.logs) > _EPOCHS,
+        "faults": rows.faults,
         "refused": refused,
         "now": now,
     }

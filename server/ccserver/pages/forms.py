@@ -1,7 +1,7 @@
 """What a page's form sends."""
 
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import pydantic
@@ -17,14 +17,14 @@ _FORM_BYTES = 8192
 _FORM_FIELDS = 8
 
 
-async def read_form(request: Request, limit: int = _FORM_BYTES) -> dict[str, str]:
-    """Return the last value of each field of a small urlencoded form, of at most `limit` bytes."""
+async def read_form(request: Request, limit: int = _FORM_BYTES, fields: int = _FORM_FIELDS) -> dict[str, str]:
+    """Return the last value of each field of a small urlencoded form, of at most `limit` bytes and so many `fields`."""
     body = await read_body(request, limit)
     try:
-        fields = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=_FORM_FIELDS)
+        found = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=fields)
     except ValueError as error:  # not ASCII, or more fields
         raise BadBodyError("The body is not a form that this page has.") from error
-    return {name: values[-1] for name, values in fields.items()}
+    return {name: values[-1] for name, values in found.items()}
 
 
 def message_of(fields: dict[str, str], kind: type[AnyMessage]) -> AnyMessage:
@@ -32,6 +32,14 @@ def message_of(fields: dict[str, str], kind: type[AnyMessage]) -> AnyMessage:
     given = {name: value for name, value in fields.items() if value and name in kind.model_fields}
     try:
         return kind.model_validate_strings(given)
+    except pydantic.ValidationError as error:
+        raise BadBodyError(first_fault(error)) from error
+
+
+def checked(kind: type[AnyMessage], said: dict[str, Any]) -> AnyMessage:
+    """Return values as a message; BadBodyError says what is wrong first."""
+    try:
+        return kind.model_validate(said)
     except pydantic.ValidationError as error:
         raise BadBodyError(first_fault(error)) from error
 

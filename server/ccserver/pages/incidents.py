@@ -1,7 +1,6 @@
 """Incidents: the list, one with what was seen and done, and what people do about it by hand."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
@@ -12,16 +11,15 @@ from starlette.responses import Response
 from ccserver import auth, context, incident_handling, listing
 from ccserver.errors import ChangedMeanwhileError, NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read_query
-from ccserver.listing import EVER, START, Cursor, ListQuery, Page
+from ccserver.listing import EVER, Cursor, ListQuery
 from ccserver.pages import forms, render
-from ccserver.queries import appliances, incident_comments, incidents, sites
-from ccserver.queries.incident_comments import Comment
+from ccserver.queries import incident_page, sites
 from ccserver.queries.incidents import Filter, IncidentDetail
 from ccserver.scope import SiteScope
 from ccshared.messages import Id, Message, Prose
 from ccshared.vocabulary import Level, Severity
 
-_COMMENTS = Page(100, 0, *START)
+_COMMENTS = 100
 _SEEN_LETTERS = 20_000
 _COMMENT_BYTES = 64 * 1024  # 4,000 letters, each escaped
 _CHANGED = "Somebody did something about it since you opened this page. What stands here is new: look, then go on."
@@ -49,17 +47,6 @@ class NewComment(Message):
     """A comment to be added."""
 
     body: Annotated[Prose, StringConstraints(min_length=1)]
-
-
-@dataclass(frozen=True)
-class Story:
-    """An incident with its site's name, its appliance's, what was seen as JSON, and the newest comments."""
-
-    incident: IncidentDetail
-    site_name: str
-    hostname: str
-    seen: str
-    comments: list[Comment]
 
 
 async def show_list(request: Request) -> Response:
@@ -122,23 +109,10 @@ async def _change(request: Request, change: _Change) -> Response:
 
 async def _page(request: Request, refused: str | None = None) -> Response:
     async with auth.site_scope(request) as scope:
-        story = await _read(scope, path_id(request, "incident"))
-    return render.page(request, "incident.html", {"story": story, "refused": refused}, 412 if refused else 200)
-
-
-async def _read(scope: SiteScope, incident_id: str) -> Story:
-    found = await incidents.find(scope, incident_id)
-    if found is None:
+        story = await incident_page.read(scope, path_id(request, "incident"), _SEEN_LETTERS, _COMMENTS)
+    if story is None:
         raise NotFoundError
-    box = await appliances.find(scope, found.appliance_id)
-    names = await sites.names(scope, [scope.site_id])
-    return Story(
-        incident=found,
-        site_name=names.get(scope.site_id, scope.site_id),
-        hostname=box.hostname if box else found.appliance_id,
-        seen=await incidents.seen(scope, incident_id, _SEEN_LETTERS),
-        comments=await incident_comments.newest(scope, incident_id, _COMMENTS),
-    )
+    return render.page(request, "incident.html", {"story": story, "refused": refused}, 412 if refused else 200)
 
 
 def _address(request: Request) -> str:

@@ -6,16 +6,19 @@ from pydantic import model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, context, invitations, listing, revoking
-from ccserver.errors import NotFoundError
+from ccserver import auth, context, invitations, listing, ownership, revoking
+from ccserver.errors import ChangedMeanwhileError, NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read_query
 from ccserver.invitations import LINK_HOURS, Login, PartnerRole
 from ccserver.listing import Cursor, ListQuery
+from ccserver.ownership import NewRole
 from ccserver.pages import forms, render
 from ccserver.queries import users
 from ccserver.queries.users import User
 from ccshared import ids
 from ccshared.messages import Message, Prose
+
+_CHANGED = "Somebody changed this person since you opened this page. What stands here is new: look, then go on."
 
 
 class PeopleQuery(Message):
@@ -24,10 +27,9 @@ class PeopleQuery(Message):
     cursor: Cursor | None = None
 
 
-class Invitation(Message):
-    """A person to be invited; `sites` are an auditor's, by their ids with spaces in between."""
+class RoleChange(Message):
+    """What a person is from now on; `sites` are an auditor's, by their ids with spaces in between."""
 
-    login: Login
     role: PartnerRole
     sites: Prose = ""
 
@@ -45,8 +47,31 @@ class Invitation(Message):
         return self
 
 
+class Invitation(RoleChange):
+    """A person to be invited."""
+
+    login: Login
+
+
 async def show(request: Request) -> Response:
     """List the partner's people, and show the form that invites one."""
+    return await _page(request)
+
+
+async def change_role(request: Request) -> Response:
+    """Give a person another role, an auditor with the sites to read; the last owner stays one."""
+    fields = await forms.read_form(request, 64 * 1024)
+    asked, revision = forms.message_of(fields, RoleChange), forms.revision_of(fields)
+    new = NewRole(str(asked.role), asked.site_ids, revision)
+    try:
+        async with auth.partner_scope(request) as scope:
+            await ownership.give_role(scope, request.state.principal.actor, path_id(request, "user"), new)
+    except ChangedMeanwhileError:
+        return await _page(request, refused=_CHANGED)
+    return render.redirect(render.addresses(request)("/people"))
+
+
+async def _page(request: Request, refused: str | None = None) -> Response:
     asked = read_query(request, PeopleQuery)
     key = context.of(request).cursor_key
     async with auth.partner_scope(request) as scope:
@@ -55,7 +80,7 @@ async def show(request: Request) -> Response:
         rows = await users.newest(scope, page)
     found = listing.listing(rows, page, lambda row: (row.created_at, row.id), key, name)
     values = {"people": found.items, "next": found.next, "roles": list(PartnerRole), "hours": LINK_HOURS}
-    return render.page(request, "people.html", values)
+    return render.page(request, "people.html", values | {"refused": refused}, 412 if refused else 200)
 
 
 async def invite(request: Request) -> Response:
@@ -95,6 +120,7 @@ _ONE = "/people/{user}"
 ENDPOINTS = [
     Endpoint("GET", "/people", show, Caller.OWN),
     Endpoint("POST", "/people", invite, Caller.OWN),
+    Endpoint("POST", _ONE + "/role", change_role, Caller.OWN),
     Endpoint("POST", _ONE + "/reset", reset, Caller.OWN),
     Endpoint("POST", _ONE + "/disable", disable, Caller.OWN),
 ]

@@ -13,6 +13,7 @@ from ccserver.queries.appliances import Appliance
 from ccserver.queries.evidence_bundles import Bundle, Flagged
 from ccserver.queries.incidents import Incident
 from ccserver.queries.log_verifications import Fault
+from ccserver.queries.site_page import Rows
 from ccserver.queries.sites import SiteDetail
 from ccserver.queries.waivers import Waiver
 from ccserver.witness import Log
@@ -23,23 +24,6 @@ _WORST_FIRST = (Status.FAIL, Status.UNKNOWN, Status.PASS)
 _GRAVEST_FIRST = tuple(reversed(Severity))
 # An entry sealed within this time of its arrival needs no second time beside it.
 _PROMPT = timedelta(minutes=5)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What was read of a site. `check_limit`: where it has so many states, there may be more that were not read."""
-
-    site: SiteDetail
-    check_limit: int
-    appliances: Sequence[Appliance]
-    states: Sequence[CheckState]
-    incidents: tuple[int, Sequence[Incident]]
-    bundles: Sequence[Bundle]
-    logs: Mapping[tuple[str, int], Log]
-    waivers: Sequence[Waiver]
-    flagged: Sequence[Flagged]
-    forks: int
-    faults: Sequence[Fault]
 
 
 @dataclass(frozen=True)

@@ -126,32 +126,3 @@ class Day:
     logging: bool | None
     firewall: bool | None
     encryption: bool | None
-
-
-async def days(scope: SiteScope, first: date) -> list[Day]:
-    """Return the worst of each day from `first` on that has a snapshot, the oldest day first."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT (snapshot_at AT TIME ZONE 'UTC')::date AS day,
-               CASE WHEN bool_and(patching_status) IS NOT TRUE OR count(patching_status) = count(*)
-                    THEN bool_and(patching_status) END AS patching,
-               CASE WHEN bool_and(antivirus_status) IS NOT TRUE OR count(antivirus_status) = count(*)
-                    THEN bool_and(antivirus_status) END AS antivirus,
-               CASE WHEN bool_and(backup_status) IS NOT TRUE OR count(backup_status) = count(*)
-                    THEN bool_and(backup_status) END AS backup,
-               CASE WHEN bool_and(logging_status) IS NOT TRUE OR count(logging_status) = count(*)
-                    THEN bool_and(logging_status) END AS logging,
-               CASE WHEN bool_and(firewall_status) IS NOT TRUE OR count(firewall_status) = count(*)
-                    THEN bool_and(firewall_status) END AS firewall,
-               CASE WHEN bool_and(encryption_status) IS NOT TRUE OR count(encryption_status) = count(*)
-                    THEN bool_and(encryption_status) END AS encryption
-        FROM compliance_snapshots
-        WHERE site_id = $1 AND partner_id = $2 AND snapshot_at >= $3::date::timestamp AT TIME ZONE 'UTC'
-        GROUP BY day
-        ORDER BY day
-        """,
-        scope.site_id,
-        scope.partner_id,
-        first,
-    )
-    return [Day(**row) for row in rows]

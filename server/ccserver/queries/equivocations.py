@@ -1,9 +1,7 @@
 """Equivocations: what an appliance signed for a place of its log where another entry is stored."""
 
-from collections.abc import Sequence
-
 from ccserver.packing import Equivocation
-from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
+from ccserver.scope import ApplianceScope, SiteScope
 from ccserver.witness import ForkError
 
 
@@ -25,19 +23,6 @@ async def insert(scope: ApplianceScope, log_id: int, fork: ForkError) -> None:
         fork.payload,
         fork.checkpoint,
     )
-
-
-async def count_of_sites(scope: PartnerScope | SiteScope, site_ids: Sequence[str]) -> dict[str, int]:
-    """Return how many forks are kept of each of some of the partner's sites that has any."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT site_id, count(*) AS count FROM equivocations
-        WHERE partner_id = $1 AND site_id = ANY ($2::text[]) GROUP BY site_id
-        """,
-        scope.partner_id,
-        site_ids,
-    )
-    return {row["site_id"]: row["count"] for row in rows}
 
 
 async def of_log(scope: SiteScope, log_id: int) -> list[Equivocation]:

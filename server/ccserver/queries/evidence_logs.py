@@ -1,16 +1,21 @@
 """Evidence logs: one row an epoch, locked while it grows. A receipt is made again from its row, byte for byte."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ccserver.listing import Page
-from ccserver.scope import ApplianceScope, PartnerScope, PlatformScope, SiteScope
+from ccserver.scope import ApplianceScope, PlatformScope, SiteScope
 from ccserver.witness import Log, Step
 
 if TYPE_CHECKING:
     import asyncpg
+
+COLUMNS = (
+    "id", "epoch", "origin", "public_key", "size", "last_leaf", "compact_range", "checkpoint", "cosigned_at",
+    "witness_name", "held_size", "held_root",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,30 @@ class LogDetail:
 
 async def lock(scope: ApplianceScope, epoch: str, origin: str, public_key: bytes) -> tuple[Log, int]:
     """Return the epoch's row, made by that key if it is new and locked until the scope ends, and the witness's mark."""
+    row = await _locked(scope, epoch)
+    if row is None:
+        await _begin(scope, epoch, origin, public_key)
+        row = await _locked(scope, epoch)
+    assert row is not None  # noqa: S101  inserted just above, and never deleted
+    return _log(row), row["mark"]
+
+
+async def _locked(scope: ApplianceScope, epoch: str) -> "asyncpg.Record | None":
+    return await scope.conn.fetchrow(
+        """
+        SELECT l.id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
+               held_size, held_root, l.generation >= m.generation AS is_proved, m.mark
+        FROM evidence_logs l, witness_marks m
+        WHERE site_id = $1 AND appliance_id = $2 AND epoch = $3
+        FOR UPDATE OF l
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        epoch,
+    )
+
+
+async def _begin(scope: ApplianceScope, epoch: str, origin: str, public_key: bytes) -> None:
     await scope.conn.execute(
         """
         INSERT INTO evidence_logs (site_id, partner_id, appliance_id, epoch, origin, public_key, generation)
@@ -47,20 +76,6 @@ async def lock(scope: ApplianceScope, epoch: str, origin: str, public_key: bytes
         origin,
         public_key,
     )
-    row = await scope.conn.fetchrow(
-        """
-        SELECT l.id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
-               held_size, held_root, l.generation >= m.generation AS is_proved, m.mark
-        FROM evidence_logs l, witness_marks m
-        WHERE site_id = $1 AND appliance_id = $2 AND epoch = $3
-        FOR UPDATE OF l
-        """,
-        scope.site_id,
-        scope.appliance_id,
-        epoch,
-    )
-    assert row is not None  # noqa: S101  inserted just above, and never deleted
-    return _log(row), row["mark"]
 
 
 async def witnesses(scope: PlatformScope) -> list[str]:
@@ -169,25 +184,6 @@ async def list_of_appliance(scope: ApplianceScope) -> list[Log]:
     return [_log(row) for row in reversed(rows)]
 
 
-async def newest_of_appliance(scope: SiteScope, appliance_id: str, limit: int) -> list[Log]:
-    """Return an appliance's epochs, the newest `limit` of them and first the newest."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
-               held_size, held_root
-        FROM evidence_logs
-        WHERE site_id = $1 AND partner_id = $2 AND appliance_id = $3
-        ORDER BY id DESC
-        LIMIT $4
-        """,
-        scope.site_id,
-        scope.partner_id,
-        appliance_id,
-        limit,
-    )
-    return [_log(row) for row in rows]
-
-
 async def all_of_site(scope: SiteScope) -> list[Log]:
     """Return every log of the site, by appliance and epoch as text."""
     rows = await scope.conn.fetch(
@@ -202,30 +198,6 @@ async def all_of_site(scope: SiteScope) -> list[Log]:
         scope.partner_id,
     )
     return [_log(row) for row in rows]
-
-
-async def newest_of_sites(
-    scope: PartnerScope | SiteScope, site_ids: Sequence[str], limit: int
-) -> dict[tuple[str, int], Log]:
-    """Return by (site, log id) the `limit` logs of each site that grew last: the newest `limit` entries are in them."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT l.site_id, l.id, l.epoch, l.origin, l.public_key, l.size, l.last_leaf, l.compact_range, l.checkpoint,
-               l.cosigned_at, l.witness_name, l.held_size, l.held_root
-        FROM (
-            SELECT site_id, id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at,
-                   witness_name, held_size, held_root,
-                   row_number() OVER (PARTITION BY site_id ORDER BY updated_at DESC, id DESC) AS place
-            FROM evidence_logs
-            WHERE partner_id = $1 AND site_id = ANY ($2)
-        ) l
-        WHERE l.place <= $3
-        """,
-        scope.partner_id,
-        site_ids,
-        limit,
-    )
-    return {(row["site_id"], row["id"]): _log(row) for row in rows}
 
 
 async def advance(scope: ApplianceScope, epoch: str, step: Step, cosigned_at: int | None, witness: str | None) -> Log:
@@ -256,20 +228,12 @@ async def advance(scope: ApplianceScope, epoch: str, step: Step, cosigned_at: in
     return _log(row)
 
 
+def log_of(found: Sequence[Any]) -> Log:
+    """Return the log of a row whose columns stand in the order of `COLUMNS`."""
+    values = dict(zip(COLUMNS, found, strict=True))
+    compact = values.pop("compact_range")
+    return Log(**values, compact=[compact[start : start + 32] for start in range(0, len(compact), 32)])
+
+
 def _log(row: "asyncpg.Record") -> Log:
-    compact = row["compact_range"]
-    return Log(
-        id=row["id"],
-        epoch=row["epoch"],
-        origin=row["origin"],
-        public_key=row["public_key"],
-        size=row["size"],
-        last_leaf=row["last_leaf"],
-        compact=[compact[start : start + 32] for start in range(0, len(compact), 32)],
-        checkpoint=row["checkpoint"],
-        cosigned_at=row["cosigned_at"],
-        witness_name=row["witness_name"],
-        held_size=row["held_size"],
-        held_root=row["held_root"],
-        is_proved=row.get("is_proved", True),
-    )
+    return replace(log_of([row[name] for name in COLUMNS]), is_proved=row.get("is_proved", True))

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from ccserver.errors import NotPendingError
 from ccserver.listing import Page
 from ccserver.scope import PartnerScope, PlatformScope
 
@@ -103,12 +104,13 @@ class MemberState:
 
 
 async def insert(scope: PartnerScope, draft: Draft) -> None:
-    """Make an order for many, for nobody yet."""
-    await scope.conn.execute(
+    """Make an order for many, for nobody yet; NotPendingError when the same one is being made at this moment."""
+    done = await scope.conn.execute(
         """
         INSERT INTO fleet_orders (partner_id, id, runbook_id, runbook_digest, parameters, life_s, status, created_by,
                                   creator)
         VALUES ($1, $2, $3, $4, $5::jsonb, $6, $7, $8, $9)
+        ON CONFLICT (partner_id, id) DO NOTHING
         """,
         scope.partner_id,
         draft.id,
@@ -120,6 +122,8 @@ async def insert(scope: PartnerScope, draft: Draft) -> None:
         draft.created_by,
         draft.creator,
     )
+    if done != "INSERT 0 1":
+        raise NotPendingError("This order was made already: the list of orders shows it.")
 
 
 async def add_members(scope: PartnerScope, fleet_order_id: str, target: Target) -> int:
@@ -142,6 +146,39 @@ async def add_members(scope: PartnerScope, fleet_order_id: str, target: Target) 
         target.canary_id,
     )
     return len(rows)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An appliance for whom an order for many would be; `total` counts all of them."""
+
+    site_id: str
+    site_name: str
+    appliance_id: str
+    hostname: str
+    last_checkin: datetime | None
+    total: int
+
+
+async def foresee(scope: PartnerScope, target: Target, limit: int) -> list[Candidate]:
+    """Return the first appliances for whom an order for many would be, in their turns, the canary first."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT a.site_id, s.name AS site_name, a.id AS appliance_id, a.hostname, a.last_checkin,
+               count(*) OVER () AS total
+        FROM appliances a JOIN sites s ON s.id = a.site_id AND s.partner_id = $1
+        WHERE a.partner_id = $1 AND a.revoked_at IS NULL AND s.closed_at IS NULL
+          AND ($2::text[] IS NULL OR a.site_id = ANY ($2)) AND ($3::text IS NULL OR $3 = ANY (s.tags))
+        ORDER BY a.id IS NOT DISTINCT FROM $4::text DESC, a.last_checkin DESC NULLS LAST, a.site_id, a.id
+        LIMIT $5
+        """,
+        scope.partner_id,
+        target.site_ids,
+        target.tag,
+        target.canary_id,
+        limit,
+    )
+    return [Candidate(**row) for row in rows]
 
 
 async def lock(scope: PartnerScope, fleet_order_id: str) -> FleetOrder | None:

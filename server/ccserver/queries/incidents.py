@@ -394,15 +394,3 @@ async def past(scope: PartnerScope, signature: str | None, limit: int) -> list[P
         limit,
     )
     return [Past(**{**row, "raw_data": orjson.loads(row["raw_data"])}) for row in rows]
-
-
-async def seen(scope: SiteScope, incident_id: str, limit: int) -> str:
-    """Return what its appliance saw, scrubbed there, as indented JSON of at most `limit` letters; empty without it."""
-    found: str | None = await scope.conn.fetchval(
-        "SELECT left(jsonb_pretty(raw_data), $4) FROM incidents WHERE site_id = $1 AND partner_id = $2 AND id = $3",
-        scope.site_id,
-        scope.partner_id,
-        incident_id,
-        limit,
-    )
-    return found or ""

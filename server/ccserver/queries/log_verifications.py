@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ccserver.scope import PartnerScope, PlatformScope, SiteScope
+from ccserver.scope import PlatformScope
 
 if TYPE_CHECKING:
     import asyncpg
@@ -135,23 +135,6 @@ async def faults(scope: PlatformScope, limit: int) -> list[Fault]:
         ORDER BY l.origin
         LIMIT $1
         """,
-        limit,
-    )
-    return _faults(rows)
-
-
-async def faults_of_sites(scope: PartnerScope | SiteScope, site_ids: Sequence[str], limit: int) -> list[Fault]:
-    """Return the logs of some of the partner's sites whose last pass found a fault."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT v.site_id, l.origin, v.fault
-        FROM log_verifications v JOIN evidence_logs l ON l.site_id = v.site_id AND l.id = v.log_id
-        WHERE v.partner_id = $1 AND v.site_id = ANY ($2::text[]) AND v.fault IS NOT NULL
-        ORDER BY l.origin
-        LIMIT $3
-        """,
-        scope.partner_id,
-        site_ids,
         limit,
     )
     return _faults(rows)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ccserver.listing import Page
+from ccserver.queries import planner
 from ccserver.retention import Swept
 from ccserver.scope import PartnerScope, PlatformScope
 
@@ -313,6 +314,7 @@ async def record(
 
 async def newest(scope: PartnerScope, channel_id: str | None, page: Page) -> list[Delivery]:
     """Return a page of what was told, by one channel or by all of the partner's, newest first."""
+    await planner.read_in_order(scope)
     rows = await scope.conn.fetch(
         """
         SELECT n.id, n.channel_id, n.problem_id, n.event, n.created_at, n.attempts,

@@ -6,7 +6,9 @@ from typing import Any
 
 import orjson
 
+from ccserver.errors import NotPendingError
 from ccserver.listing import Page
+from ccserver.queries import planner
 from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 
 
@@ -89,12 +91,13 @@ class Answer:
 
 
 async def insert(scope: PartnerScope | SiteScope, draft: Draft) -> None:
-    """Make an order, not yet released."""
-    await scope.conn.execute(
+    """Make an order, not yet released; NotPendingError when the same one is being made at this moment."""
+    done = await scope.conn.execute(
         """
         INSERT INTO orders (site_id, partner_id, appliance_id, id, runbook_id, runbook_digest, parameters, life_s,
                             created_by, creator, approved_by, fleet_order_id, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12, now() + $13::int * interval '1 second')
+        ON CONFLICT (site_id, id) DO NOTHING
         """,
         draft.site_id,
         scope.partner_id,
@@ -110,6 +113,8 @@ async def insert(scope: PartnerScope | SiteScope, draft: Draft) -> None:
         draft.fleet_order_id,
         draft.wait_s,
     )
+    if done != "INSERT 0 1":
+        raise NotPendingError("This order was made already: the list of orders shows it.")
 
 
 async def lock_unreleased(scope: SiteScope, order_id: str) -> Draft | None:
@@ -225,6 +230,7 @@ async def status_of(scope: ApplianceScope, order_id: str) -> str | None:
 
 async def newest(scope: PartnerScope, wanted: Filter, page: Page) -> list[Order]:
     """Return a page of the partner's orders, newest first."""
+    await planner.read_in_order(scope)
     rows = await scope.conn.fetch(
         """
         SELECT id, site_id, appliance_id, runbook_id, runbook_digest, fleet_order_id, status, created_by, creator,
@@ -248,6 +254,7 @@ async def newest(scope: PartnerScope, wanted: Filter, page: Page) -> list[Order]
 
 async def newest_of_site(scope: SiteScope, wanted: Filter, page: Page) -> list[Order]:
     """Return a page of the site's orders, newest first."""
+    await planner.read_in_order(scope)
     rows = await scope.conn.fetch(
         """
         SELECT id, site_id, appliance_id, runbook_id, runbook_digest, fleet_order_id, status, created_by, creator,
@@ -307,6 +314,41 @@ async def find(scope: SiteScope, order_id: str) -> OrderDetail | None:
     values = dict(row)
     parameters, result = values.pop("parameters"), values.pop("result")
     return OrderDetail(Order(**values), orjson.loads(parameters), orjson.loads(result) if result else None)
+
+
+@dataclass(frozen=True)
+class Story:
+    """An order with what its site and its appliance are called, and the signed envelope (None before its release)."""
+
+    detail: OrderDetail
+    site_name: str
+    hostname: str
+    envelope: bytes | None
+
+
+async def story(scope: SiteScope, order_id: str) -> Story | None:
+    """Return an order of the site with all that is told of it."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT o.id, o.site_id, o.appliance_id, o.runbook_id, o.runbook_digest, o.fleet_order_id, o.status,
+               o.created_by, o.creator, o.created_at, o.approved_by, o.cancelled_by, o.issued_at, o.expires_at,
+               o.acknowledged_at, o.started_at, o.finished_at, o.parameters, o.result, o.envelope,
+               s.name AS site_name, a.hostname
+        FROM orders o
+        JOIN sites s ON s.id = o.site_id
+        JOIN appliances a ON a.site_id = o.site_id AND a.id = o.appliance_id
+        WHERE o.site_id = $1 AND o.partner_id = $2 AND o.id = $3
+        """,
+        scope.site_id,
+        scope.partner_id,
+        order_id,
+    )
+    if row is None:
+        return None
+    values = dict(row)
+    parameters, result = orjson.loads(values.pop("parameters")), values.pop("result")
+    told = {name: values.pop(name) for name in ("site_name", "hostname", "envelope")}
+    return Story(OrderDetail(Order(**values), parameters, orjson.loads(result) if result else None), **told)
 
 
 async def cancel(scope: SiteScope, order_id: str, actor: str) -> bool:

@@ -63,6 +63,34 @@ async def envelope(scope: ApplianceScope | SiteScope, appliance_id: str, version
     return zlib.decompress(found) if found is not None else None
 
 
+async def beside(
+    scope: SiteScope, appliance_id: str, version: int, against: int | None
+) -> tuple[str, bytes, bytes | None] | None:
+    """Return an appliance's hostname, a version of its policy, and the one it is compared with: by default the one
+    before it, which may not be there. None without the version.
+    """
+    row = await scope.conn.fetchrow(
+        """
+        SELECT a.hostname, p.envelope,
+               (SELECT o.envelope FROM policies o
+                WHERE o.site_id = $1 AND o.partner_id = $2 AND o.appliance_id = $3
+                  AND ($5::bigint IS NULL AND o.version < $4 OR o.version = $5::bigint)
+                ORDER BY o.version DESC LIMIT 1) AS other
+        FROM policies p JOIN appliances a ON a.site_id = p.site_id AND a.id = p.appliance_id
+        WHERE p.site_id = $1 AND p.partner_id = $2 AND p.appliance_id = $3 AND p.version = $4
+        """,
+        scope.site_id,
+        scope.partner_id,
+        appliance_id,
+        version,
+        against,
+    )
+    if row is None:
+        return None
+    other = row["other"]
+    return row["hostname"], zlib.decompress(row["envelope"]), zlib.decompress(other) if other is not None else None
+
+
 async def before(scope: SiteScope, appliance_id: str, version: int) -> int | None:
     """Return the version that was in force before another."""
     found: int | None = await scope.conn.fetchval(

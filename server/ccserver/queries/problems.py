@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ccserver.listing import Page
+from ccserver.queries import planner
 from ccserver.retention import Swept
 from ccserver.scope import PartnerScope, PlatformScope
 
@@ -236,6 +237,7 @@ async def follow_server(scope: PlatformScope, limit: int) -> int:
 
 async def newest(scope: PartnerScope, is_open: bool | None, page: Page) -> list[Trouble]:
     """Return a page of the partner's problems, newest first."""
+    await planner.read_in_order(scope)
     rows = await scope.conn.fetch(
         """
         SELECT id, kind, of_site AS site_id, of_appliance AS appliance_id, of_incident AS incident_id, severity, says,

@@ -1,5 +1,6 @@
 """How learned rules fare: each appliance's own totals; the latest report replaces, and counts from the approval on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ccserver.promotion import Fate
@@ -68,6 +69,22 @@ async def fate(scope: PartnerScope, rule_id: str, appliance_id: str | None) -> F
         appliance_id,
     )
     return Fate(**row) if row else Fate(0, 0)
+
+
+async def fates(scope: PartnerScope, rule_ids: Sequence[str]) -> dict[str, Fate]:
+    """Return how some rules fared since their approval on all of the partner's appliances, if they ever ran."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT rule_id, sum(greatest(total_count - base_count, 0))::bigint AS count,
+               sum(greatest(success_count - base_successes, 0))::bigint AS successes
+        FROM rule_trials
+        WHERE partner_id = $1 AND rule_id = ANY ($2)
+        GROUP BY rule_id
+        """,
+        scope.partner_id,
+        rule_ids,
+    )
+    return {row["rule_id"]: Fate(row["count"], row["successes"]) for row in rows}
 
 
 async def take_due(scope: PlatformScope, limit: int) -> list[Told]:

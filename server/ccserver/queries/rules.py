@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ccserver.listing import Page
-from ccserver.promotion import Evidence
+from ccserver.promotion import Evidence, Fate
 from ccserver.scope import PartnerScope, PlatformScope, SiteScope
 from ccshared.vocabulary import RuleStatus
 
@@ -86,6 +86,36 @@ async def find(scope: PartnerScope, rule_id: str) -> Rule | None:
         rule_id,
     )
     return _rule(row) if row else None
+
+
+async def find_with_fates(scope: PartnerScope, rule_id: str) -> tuple[Rule, Fate, Fate] | None:
+    """Return a rule of the partner, and how it fared since its approval: on its canary, and on all appliances."""
+    row = await scope.conn.fetchrow(
+        """
+        SELECT r.id, r.pattern_signature, r.runbook_id, r.conditions, r.status, r.comment, r.decided_by, r.created_at,
+               r.decided_at, r.revision, r.evidence, r.canary_site_id, r.canary_appliance_id,
+               t.count, t.successes, t.canary_count, t.canary_successes
+        FROM rules r CROSS JOIN LATERAL (
+            SELECT coalesce(sum(n.count), 0)::bigint AS count, coalesce(sum(n.successes), 0)::bigint AS successes,
+                   coalesce(sum(n.count) FILTER (WHERE n.is_canary), 0)::bigint AS canary_count,
+                   coalesce(sum(n.successes) FILTER (WHERE n.is_canary), 0)::bigint AS canary_successes
+            FROM (SELECT greatest(total_count - base_count, 0) AS count,
+                         greatest(success_count - base_successes, 0) AS successes,
+                         appliance_id = r.canary_appliance_id AS is_canary
+                  FROM rule_trials
+                  WHERE partner_id = $1 AND rule_id = r.id) n
+        ) t
+        WHERE r.partner_id = $1 AND r.id = $2
+        """,
+        scope.partner_id,
+        rule_id,
+    )
+    if row is None:
+        return None
+    names = ("count", "successes", "canary_count", "canary_successes")
+    count, successes, canary_count, canary_successes = (row[name] for name in names)
+    rule = _rule({name: value for name, value in row.items() if name not in names})
+    return rule, Fate(canary_count, canary_successes), Fate(count, successes)
 
 
 @dataclass(frozen=True)
@@ -218,6 +248,6 @@ async def settle(scope: PlatformScope, which: tuple[str, str], before: str, verd
     return bool(done)
 
 
-def _rule(row: "asyncpg.Record") -> Rule:
+def _rule(row: "asyncpg.Record | dict[str, Any]") -> Rule:
     evidence = orjson.loads(row["evidence"]) if row["evidence"] else None
     return Rule(**{**row, "conditions": orjson.loads(row["conditions"]), "evidence": evidence})

@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
+from ccserver.queries.users import User
 from ccserver.scope import CredentialScope, PartnerScope
+
+if TYPE_CHECKING:
+    from ccserver.scope import PooledConnection
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,25 @@ async def insert(scope: PartnerScope, new: NewSession) -> None:
         new.second_factor,
         new.user_agent,
     )
+
+
+@dataclass(frozen=True)
+class SignedIn:
+    """A person with a session that has not expired; `second_factor` is the session's."""
+
+    user: User
+    second_factor: bool
+
+
+async def signed_in(conn: "PooledConnection", token_hash: str) -> SignedIn | None:
+    """Return the person whose cookie was presented, in one round trip; None without a session, or when disabled.
+
+    The function sets its own scope, so this query takes a bare connection.
+    """
+    row = await conn.fetchrow("SELECT partner_id, id, login, role, second_factor FROM cc_session($1)", token_hash)
+    if row is None:
+        return None
+    return SignedIn(User(row["partner_id"], row["id"], row["login"], row["role"]), row["second_factor"])
 
 
 async def find_by_credential(scope: CredentialScope, token_hash: str) -> Session | None:

@@ -124,6 +124,33 @@ async def counting(scope: SiteScope, places: Sequence[Place]) -> list[Made]:
     return [Made(**{**row, "value": orjson.loads(row["value"])}) for row in rows]
 
 
+async def counting_of(scope: SiteScope, places: Sequence[Place], appliance_id: str) -> tuple[str, list[Made]] | None:
+    """Return an appliance's hostname with what `counting` returns; None without it."""
+    rows = await scope.conn.fetch(
+        """
+        SELECT a.hostname, m.level, m.target_id, m.name, m.value, m.revision, m.updated_by, m.updated_at
+        FROM appliances a LEFT JOIN (
+            SELECT level, target_id, name, value, revision, updated_by, updated_at
+            FROM settings
+            WHERE partner_id = $1
+              AND (level, target_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+            UNION ALL
+            SELECT level, target_id, name, value, revision, updated_by, updated_at FROM cc_platform_settings()
+        ) m ON true
+        WHERE a.partner_id = $1 AND a.site_id = $4 AND a.id = $5
+        """,
+        scope.partner_id,
+        [str(place.level) for place in places],
+        [place.target_id for place in places],
+        scope.site_id,
+        appliance_id,
+    )
+    if not rows:
+        return None
+    made = [{name: value for name, value in row.items() if name != "hostname"} for row in rows if row["name"]]
+    return rows[0]["hostname"], [Made(**{**each, "value": orjson.loads(each["value"])}) for each in made]
+
+
 async def stops(scope: PartnerScope | SiteScope) -> list[Place]:
     """Return where the switch is set that stops all healing: of the scope's partner, its sites, and the platform."""
     rows = await scope.conn.fetch(

@@ -93,8 +93,8 @@ async def list_anywhere(scope: PlatformScope, limit: int) -> list[Site]:
     return [Site(**row) for row in rows]
 
 
-async def is_readable(scope: PartnerScope, site_id: str, auditor_id: str | None) -> bool:
-    """Return whether the partner has this site, and the auditor (if one asks) may read it."""
+async def is_readable(scope: SiteScope, auditor_id: str | None) -> bool:
+    """Return whether the partner has the scope's site, and the auditor (if one asks) may read it."""
     found: bool = await scope.conn.fetchval(
         """
         SELECT EXISTS (SELECT FROM sites WHERE partner_id = $1 AND id = $2)
@@ -102,7 +102,7 @@ async def is_readable(scope: PartnerScope, site_id: str, auditor_id: str | None)
                 OR EXISTS (SELECT FROM user_sites WHERE partner_id = $1 AND site_id = $2 AND user_id = $3))
         """,
         scope.partner_id,
-        site_id,
+        scope.site_id,
         auditor_id,
     )
     return found

@@ -1,6 +1,5 @@
 """Waivers: a check that does not count for a while, with the reason that a person gave."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -53,26 +52,6 @@ async def insert(scope: SiteScope, waiver_id: str, draft: Draft, created_by: str
     )
     assert row is not None  # noqa: S101  an insert returns its row
     return Waiver(**row)
-
-
-async def in_force(scope: PartnerScope | SiteScope, site_ids: Sequence[str], now: datetime) -> dict[str, list[Waiver]]:
-    """Return the waivers that count now by site, those that count longest first."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT id, site_id, check_id, host_id, reason, created_by, created_at, expires_at, revoked_at, revision
-        FROM waivers
-        WHERE partner_id = $1 AND site_id = ANY ($2::text[]) AND revoked_at IS NULL AND expires_at > $3
-        ORDER BY site_id, expires_at DESC, id
-        LIMIT 10000
-        """,
-        scope.partner_id,
-        site_ids,
-        now,
-    )
-    found: dict[str, list[Waiver]] = {}
-    for row in rows:
-        found.setdefault(row["site_id"], []).append(Waiver(**row))
-    return found
 
 
 async def newest(scope: SiteScope, page: Page) -> list[Waiver]:

@@ -9,14 +9,14 @@ from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, liveness, revoking
-from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver import auth, liveness, naming, revoking
+from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
 from ccserver.listing import MAX_LIMIT, Listing, ListQuery, Page
 from ccserver.liveness import Liveness
 from ccserver.queries import appliances
 from ccserver.queries.appliances import ApplianceDetail, Silent
-from ccserver.routes.api import creating, lists
+from ccserver.routes.api import lists
 from ccshared.messages import Message, Name
 
 
@@ -83,12 +83,8 @@ async def rename(request: Request) -> Response:
         path_id(request, "appliance"),
     )
     async with auth.site_scope(request) as scope:
-        if await appliances.find(scope, appliance_id) is None:
-            raise NotFoundError
-        found = await appliances.rename(scope, appliance_id, asked.name, revision)
-        if found is None:
-            raise ChangedMeanwhileError
-        await creating.note(scope, request, "appliance.rename", appliance_id, site=scope.site_id, name=asked.name)
+        actor = request.state.principal.actor
+        found = await naming.rename_appliance(scope, actor, revision, appliance_id, asked.name)
     return reply_value(ApplianceView, _views([found])[0], revision=found.revision)
 
 

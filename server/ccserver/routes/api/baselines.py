@@ -6,16 +6,13 @@ from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, baselines, setting_levels
+from ccserver import auth, baselines
 from ccserver.baselines import Baseline
 from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read, reply_value
 from ccserver.queries import appliances
-from ccserver.queries.settings import Place
-from ccserver.routes.api import creating
 from ccserver.scope import SiteScope
 from ccshared.messages import Hex32, Message
-from ccshared.vocabulary import SettingLevel
 
 
 class ApprovedBaseline(Message):
@@ -41,9 +38,6 @@ async def approve(request: Request) -> Response:
         await _require(scope, appliance_id)
         await baselines.approve(scope, appliance_id, asked.name, asked.sha256, request.state.principal.actor)
         found = await baselines.of(scope, appliance_id)
-        place = Place(SettingLevel.APPLIANCE, appliance_id)
-        target = setting_levels.target(place, setting_levels.known(asked.name))
-        await creating.note(scope, request, "baseline.approve", target, value=asked.sha256)
     return reply_value(list[Baseline], found)
 
 

@@ -18,7 +18,7 @@ from ccserver.ordering import LIFE_S, Wanted
 from ccserver.queries import fleet_orders
 from ccserver.queries.fleet_orders import FleetOrder, MemberState, Progress, Target
 from ccserver.routes.api import creating, lists
-from ccserver.routes.api.orders import Life, Parameters, second, who
+from ccserver.routes.api.orders import Life, Parameters
 from ccserver.scope import PartnerScope
 from ccshared.messages import Id, Message, Word
 
@@ -61,10 +61,10 @@ async def create(request: Request) -> Response:
     async with auth.partner_scope(request) as scope:
 
         async def begin() -> tuple[str, FleetDetail]:
-            made = await fleets.begin(scope, means, checked, target, who(request))
+            made = await fleets.begin(scope, means, checked, target, ordering.who(request.state.principal))
             return made, await _found(scope, made)
 
-        creation = creating.Creation(request, asked, FleetDetail, "fleet_order.create")
+        creation = creating.Creation(request, asked, FleetDetail, None)
         found = await creating.once(scope, creation, begin)
     return reply_value(FleetDetail, found, 201)
 
@@ -109,9 +109,9 @@ async def approve(request: Request) -> Response:
     """Let an order for many of high risk begin, as its second person: not who ordered it, and no API key."""
 
     async def act(scope: PartnerScope, fleet_order_id: str) -> None:
-        await fleets.approve(scope, _means(request), fleet_order_id, second(request))
+        await fleets.approve(scope, _means(request), fleet_order_id, ordering.second(request.state.principal))
 
-    return await _done(request, "approve", act)
+    return await _done(request, act)
 
 
 async def pause(request: Request) -> Response:
@@ -120,16 +120,16 @@ async def pause(request: Request) -> Response:
     async def act(scope: PartnerScope, fleet_order_id: str) -> None:
         await fleets.pause(scope, fleet_order_id, request.state.principal.actor)
 
-    return await _done(request, "pause", act)
+    return await _done(request, act)
 
 
 async def resume(request: Request) -> Response:
     """Let an order for many go on that was paused: failures of before do not count any more."""
 
     async def act(scope: PartnerScope, fleet_order_id: str) -> None:
-        await fleets.resume(scope, _means(request), fleet_order_id)
+        await fleets.resume(scope, _means(request), fleet_order_id, request.state.principal.actor)
 
-    return await _done(request, "resume", act)
+    return await _done(request, act)
 
 
 async def cancel(request: Request) -> Response:
@@ -138,17 +138,16 @@ async def cancel(request: Request) -> Response:
     async def act(scope: PartnerScope, fleet_order_id: str) -> None:
         await fleets.cancel(scope, fleet_order_id, request.state.principal.actor)
 
-    return await _done(request, "cancel", act)
+    return await _done(request, act)
 
 
-async def _done(request: Request, action: str, act: Callable[[PartnerScope, str], Awaitable[None]]) -> Response:
-    """Do something with an order for many, write down who did, and show it."""
+async def _done(request: Request, act: Callable[[PartnerScope, str], Awaitable[None]]) -> Response:
+    """Do something with an order for many, and show it."""
     fleet_order_id = path_id(request, "fleet_order")
     async with auth.partner_scope(request) as scope:
         await _found(scope, fleet_order_id)
         await act(scope, fleet_order_id)
         found = await _found(scope, fleet_order_id)
-        await creating.note(scope, request, f"fleet_order.{action}", fleet_order_id)
     return reply_value(FleetDetail, found)
 
 

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import auth, context, ordering
-from ccserver.errors import NotFoundError, NotPendingError, PersonNeededError
+from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery, Page
-from ccserver.ordering import LIFE_S, MAX_LIFE_S, Wanted, Who
+from ccserver.ordering import LIFE_S, MAX_LIFE_S, Wanted
 from ccserver.queries import orders
 from ccserver.queries.orders import Filter, Order, OrderDetail
 from ccserver.routes.api import creating, lists
@@ -52,10 +52,12 @@ async def create(request: Request) -> Response:
     async with auth.site_scope(request) as scope:
 
         async def push() -> tuple[str, OrderDetail]:
-            made = await ordering.push(scope, ctx.keys, asked.appliance_id, checked, who(request))
+            made = await ordering.push(
+                scope, ctx.keys, asked.appliance_id, checked, ordering.who(request.state.principal)
+            )
             return made, await _found(scope, made)
 
-        order = await creating.once(scope, creating.Creation(request, asked, OrderDetail, "order.create"), push)
+        order = await creating.once(scope, creating.Creation(request, asked, OrderDetail, None), push)
     return reply_value(OrderDetail, order, 201)
 
 
@@ -64,24 +66,9 @@ async def approve(request: Request) -> Response:
     order_id, ctx = path_id(request, "order"), context.of(request)
     async with auth.site_scope(request) as scope:
         await _found(scope, order_id)
-        await ordering.approve(scope, ctx.keys, ctx.catalogue, order_id, second(request))
+        await ordering.approve(scope, ctx.keys, ctx.catalogue, order_id, ordering.second(request.state.principal))
         found = await _found(scope, order_id)
-        await creating.note(scope, request, "order.approve", order_id, site=scope.site_id)
     return reply_value(OrderDetail, found)
-
-
-def who(request: Request) -> Who:
-    """Return who orders."""
-    caller: auth.Principal = request.state.principal
-    return Who(caller.actor, caller.person)
-
-
-def second(request: Request) -> Who:
-    """Return who approves; PersonNeededError for a key."""
-    caller: auth.Principal = request.state.principal
-    if caller.user is None:
-        raise PersonNeededError
-    return who(request)
 
 
 async def list_orders(request: Request) -> Response:
@@ -116,11 +103,8 @@ async def cancel(request: Request) -> Response:
     """Cancel an order that no appliance has taken yet; one that was taken, or ended, is a conflict."""
     order_id = path_id(request, "order")
     async with auth.site_scope(request) as scope:
-        changed = await orders.cancel(scope, order_id, request.state.principal.actor)
+        await ordering.cancel(scope, order_id, request.state.principal.actor)
         found = await _found(scope, order_id)
-        if not changed:
-            raise NotPendingError(f"The order is {found.order.status} already.")
-        await creating.note(scope, request, "order.cancel", order_id, site=scope.site_id)
     return reply_value(OrderDetail, found)
 
 

@@ -14,7 +14,7 @@ from ccserver.listing import Listing, ListQuery
 from ccserver.policy_versions import Difference, Restored
 from ccserver.queries import appliances, policies
 from ccserver.queries.policies import Version
-from ccserver.routes.api import creating, lists
+from ccserver.routes.api import lists
 from ccshared.messages import Message
 
 
@@ -70,9 +70,6 @@ async def restore(request: Request) -> Response:
     appliance_id, version = path_id(request, "appliance"), _version(request)
     async with auth.site_scope(request) as scope:
         made = await policy_versions.restore(scope, appliance_id, version, request.state.principal.actor)
-        names = [each.name for each in made]
-        if made:
-            await creating.note(scope, request, "policy.restore", appliance_id, version=version, settings=list(names))
     return reply_value(list[Restored], made)
 
 

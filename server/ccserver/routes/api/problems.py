@@ -3,14 +3,14 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver import problem_handling
+from ccserver.channel_handling import snoozed_until
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery
 from ccserver.queries import problems
 from ccserver.queries.problems import Trouble
-from ccserver.routes.api import creating, lists
-from ccserver.routes.api.channels import Snooze, snoozed_until, told_scope
-from ccserver.scope import PartnerScope
+from ccserver.routes.api import lists
+from ccserver.routes.api.channels import Snooze, told_scope
 
 
 class ProblemQuery(ListQuery):
@@ -36,7 +36,7 @@ async def list_problems(request: Request) -> Response:
 async def show(request: Request) -> Response:
     """Show a problem."""
     async with told_scope(request) as scope:
-        found = await _found(scope, path_id(request, "problem"))
+        found = await problem_handling.find(scope, path_id(request, "problem"))
     return reply_value(Trouble, found, revision=found.revision)
 
 
@@ -44,33 +44,17 @@ async def acknowledge(request: Request) -> Response:
     """Say that somebody looks after a problem: nobody is reminded of it any more."""
     revision, problem_id = if_match(request), path_id(request, "problem")
     async with told_scope(request) as scope:
-        await _found(scope, problem_id)
-        if not await problems.acknowledge(scope, problem_id, revision, request.state.principal.actor):
-            raise ChangedMeanwhileError
-        found = await _found(scope, problem_id)
-        await creating.note(scope, request, "problem.acknowledge", problem_id)
+        found = await problem_handling.acknowledge(scope, request.state.principal.actor, problem_id, revision)
     return reply_value(Trouble, found, revision=found.revision)
 
 
 async def snooze(request: Request) -> Response:
     """Tell nobody of a problem until then; what still stands then is told."""
     revision, problem_id = if_match(request), path_id(request, "problem")
-    until = snoozed_until(await read(request, Snooze))
+    until = snoozed_until((await read(request, Snooze)).until)
     async with told_scope(request) as scope:
-        await _found(scope, problem_id)
-        if not await problems.snooze(scope, problem_id, revision, until):
-            raise ChangedMeanwhileError
-        found = await _found(scope, problem_id)
-        said = until.isoformat() if until else None
-        await creating.note(scope, request, "problem.snooze", problem_id, until=said)
+        found = await problem_handling.snooze(scope, request.state.principal.actor, problem_id, revision, until)
     return reply_value(Trouble, found, revision=found.revision)
-
-
-async def _found(scope: PartnerScope, problem_id: str) -> Trouble:
-    found = await problems.find(scope, problem_id)
-    if found is None:
-        raise NotFoundError
-    return found
 
 
 _IF_MATCH = ("If-Match",)

@@ -12,11 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import auth, context, setting_levels
-from ccserver.errors import ChangedMeanwhileError, NotFoundError
+from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, reply_value
 from ccserver.queries import appliances, settings
 from ccserver.queries.settings import Change, Place
-from ccserver.routes.api import creating
 from ccserver.scope import PLATFORM, PartnerScope, SiteScope
 from ccserver.setting_levels import Effective
 from ccshared.messages import Message
@@ -58,10 +57,7 @@ async def put(request: Request) -> Response:
     setting = setting_levels.known(str(request.path_params["name"]))
     value, actor = setting_levels.checked(setting, asked.value), request.state.principal.actor
     async with _at(request) as at:
-        made = await settings.make(at.scope, at.own, Change(setting.name, value, revision, actor))
-        if made is None:
-            raise ChangedMeanwhileError
-        await creating.note(at.scope, request, "setting.make", setting_levels.target(at.own, setting), value=value)
+        await setting_levels.make(at.scope, at.own, Change(setting.name, value, revision, actor))
     return await show(request)
 
 
@@ -69,9 +65,7 @@ async def delete(request: Request) -> Response:
     """Unmake a setting at this level, so that the next one counts."""
     revision, setting = if_match(request), setting_levels.known(str(request.path_params["name"]))
     async with _at(request) as at:
-        if not await settings.unmake(at.scope, at.own, setting.name, revision):
-            raise ChangedMeanwhileError
-        await creating.note(at.scope, request, "setting.unmake", setting_levels.target(at.own, setting))
+        await setting_levels.unmake(at.scope, at.own, setting, revision, request.state.principal.actor)
     return await show(request)
 
 

@@ -8,9 +8,9 @@ from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth, closing
+from ccserver import auth, closing, naming
 from ccserver.closing import Closing
-from ccserver.errors import BadBodyError, BadQueryError, ChangedMeanwhileError, NotFoundError
+from ccserver.errors import BadBodyError, BadQueryError, NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery, Moment
 from ccserver.queries import incidents, site_totals, sites
@@ -38,7 +38,7 @@ class SiteChange(Message):
     """A site's new name, or its new tags, by which orders for many name it: what is left out stays."""
 
     name: SiteName | None = None
-    tags: Annotated[list[Word], Field(max_length=20)] | None = None
+    tags: Annotated[list[Word], Field(max_length=naming.MAX_TAGS)] | None = None
 
 
 class WindowQuery(Message):
@@ -101,15 +101,8 @@ async def _insert(scope: PartnerScope, asked: NewSite) -> tuple[str, SiteDetail]
 async def change(request: Request) -> Response:
     """Give a site another name, or other tags; If-Match says which one was read."""
     revision, asked = if_match(request), await read(request, SiteChange)
-    tags = None if asked.tags is None else sorted(set(asked.tags))
     async with auth.site_scope(request) as scope:
-        site = await sites.change(scope, asked.name, tags, revision)
-        if site is None:
-            raise ChangedMeanwhileError
-        if asked.tags is not None:
-            await creating.note(scope, request, "site.tag", site.id, tags=list(site.tags))
-        if asked.name is not None:
-            await creating.note(scope, request, "site.rename", site.id, name=site.name)
+        site = await naming.change_site(scope, request.state.principal.actor, revision, asked.name, asked.tags)
     return reply_value(SiteDetail, site, revision=site.revision)
 
 

@@ -13,12 +13,11 @@ from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
 from ccserver.invitations import Login, PartnerRole
 from ccserver.listing import COUNTED_TO, Listing, ListQuery, listing, page_of
-from ccserver.queries import audit_log, users
-from ccserver.queries.audit_log import Act
+from ccserver.ownership import NewRole
+from ccserver.queries import users
 from ccserver.queries.users import Account, User
 from ccserver.routes.api import creating
 from ccshared import ids
-from ccshared.canonical import Json
 from ccshared.messages import Id, Message
 
 # JSON Schema for what _sites_are_an_auditors refuses.
@@ -100,13 +99,8 @@ async def change_role(request: Request) -> Response:
     """Give a person another role; If-Match says what was read. The last owner stays one."""
     revision, asked, user_id = if_match(request), await read(request, RoleChange), path_id(request, "user")
     async with auth.partner_scope(request) as scope:
-        if await users.account(scope, user_id) is None:
-            raise NotFoundError
-        await ownership.give_role(scope, user_id, str(asked.role), [*asked.sites], revision)
-        found = await users.account(scope, user_id)
-        assert found is not None  # noqa: S101  changed just above
-        detail: dict[str, Json] = {"login": found.login, "role": found.role, "sites": [*asked.sites]}
-        await audit_log.append(scope, Act(request.state.principal.actor, "user.role", f"user:{user_id}", detail))
+        new = NewRole(str(asked.role), [*asked.sites], revision)
+        found = await ownership.give_role(scope, request.state.principal.actor, user_id, new)
     return reply_value(Account, found, revision=found.revision)
 
 

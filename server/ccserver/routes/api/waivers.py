@@ -1,23 +1,19 @@
 """Waivers: create with a reason and an end, list, show, revoke."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ccserver import auth
-from ccserver.errors import BadBodyError, ChangedMeanwhileError, NotFoundError
+from ccserver import auth, waiving
+from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery, Moment
 from ccserver.queries import waivers
 from ccserver.queries.waivers import Draft, Waiver
 from ccserver.routes.api import creating, lists
-from ccshared import ids
 from ccshared.messages import Message, Name, Prose, Word
-
-LONGEST = timedelta(days=366)
 
 
 class NewWaiver(Message):
@@ -32,15 +28,12 @@ class NewWaiver(Message):
 async def create(request: Request) -> Response:
     """Let a check not count for a while."""
     asked = await read(request, NewWaiver)
-    now = datetime.now(UTC)
-    if not now < asked.expires_at <= now + LONGEST:
-        raise BadBodyError("expires_at: in the future, and within 366 days.")
-    creation = creating.Creation(request, asked, Waiver, "waiver.create")
+    creation = creating.Creation(request, asked, Waiver, None)
     async with auth.site_scope(request) as scope:
 
         async def insert() -> tuple[str, Waiver]:
             draft = Draft(asked.check_id, asked.host_id, asked.reason, asked.expires_at)
-            made = await waivers.insert(scope, ids.new_id(), draft, request.state.principal.actor)
+            made = await waiving.make(scope, request.state.principal.actor, draft)
             return made.id, made
 
         waiver = await creating.once(scope, creation, insert)
@@ -88,12 +81,7 @@ async def revoke(request: Request) -> Response:
     """End a waiver now: its check counts again."""
     revision, waiver_id = if_match(request), path_id(request, "waiver")
     async with auth.site_scope(request) as scope:
-        if await waivers.find(scope, waiver_id) is None:
-            raise NotFoundError
-        waiver = await waivers.revoke(scope, waiver_id, revision)
-        if waiver is None:
-            raise ChangedMeanwhileError
-        await creating.note(scope, request, "waiver.revoke", waiver_id, site=scope.site_id)
+        waiver = await waiving.revoke(scope, request.state.principal.actor, waiver_id, revision)
     return reply_value(Waiver, waiver, revision=waiver.revision)
 
 

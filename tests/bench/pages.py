@@ -1,0 +1,249 @@
+"""What every page costs at the server: 1,000 sites of three appliances, a million incidents, a million entries.
+
+The application is called as its web server calls it, with the sign-in of a real session; what is on the wire to the
+browser is not counted. `FULL=1` has ten million of each.
+"""
+
+import asyncio
+import hashlib
+import os
+import random
+import re
+import secrets
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from starlette.types import ASGIApp
+
+from ccserver import app, config, keys, listing, localpg
+from ccserver.http import Caller
+from ccserver.limits import Rate, Rates
+from ccserver.localpg import Urls
+from tests.bench import history
+from tests.bench.history import Size
+from tests.bench.measure import Block, Pair, Result, times
+from tests.databases import Server
+
+NUMBER = 10_000_000 if os.environ.get("FULL") else 1_000_000
+SHARE = 100  # of the history in the one that it is compared with
+AT_MOST_MS, AT_MOST_RATIO, OR_MS = 100, 1.3, 0.5
+ASKED, ROUNDS, WARM = 100, 61, 12
+BUILD = Path("build/bench")
+NO_PAGE = re.compile(r"/(api|agent|healthz|readyz)\b")
+# The tables and columns of those names in paths that are no table's.
+TABLES = {
+    "channel": ("notification_channels", "id"),
+    "delivery": ("notifications", "id"),
+    "version": ("policies", "version"),
+}
+Pick = Callable[[random.Random, "Asker"], str]
+
+
+@dataclass
+class Asker:
+    """Who asks the application, over one database, as a signed-in owner."""
+
+    app: ASGIApp
+    state: dict[str, Any]
+    cookie: str
+    rows: dict[str, list[dict[str, str]]]
+
+    async def ask(self, target: str) -> float:
+        """Return how long a page took, in milliseconds; it is whole, and there."""
+        path, _, query = target.partition("?")
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+            "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
+            "headers": [(b"host", b"localhost"), (b"accept", b"text/html"), (b"cookie", self.cookie.encode())],
+            "client": ("127.0.0.1", 5), "server": ("127.0.0.1", 80), "state": dict(self.state),
+        }  # fmt: skip
+        found: list[int] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                found.append(message["status"])
+
+        began = time.perf_counter()
+        await self.app(scope, receive, send)
+        took = (time.perf_counter() - began) * 1000
+        assert found == [200], (target, found)
+        return took
+
+    def cursor(self, place: random.Random, name: str = "incidents:p-0:") -> str:
+        """Return a cursor of the incident list from anywhere in the year."""
+        moment = datetime.now(UTC) - timedelta(days=place.uniform(1, 360))
+        return listing.seal(moment, "8", self.state["context"].cursor_key, name)
+
+
+def site(chance: random.Random) -> str:
+    """Return any site."""
+    return f"s-{chance.randrange(history.SITES)}"
+
+
+def fixed(target: str) -> Pick:
+    """Ask the same each time."""
+    return lambda _chance, _asker: target
+
+
+# What is asked beside each page of the route table as it stands.
+VARIANTS: dict[str, Pick] = {
+    **{f"/ sort={sort}": fixed(f"/?sort={sort}") for sort in ("name", "score", "waiting")},
+    "/ search": lambda chance, _: f"/?q=clinic+{chance.randrange(10):02}",
+    "/ failing": fixed("/?show=failing"),
+    "/ page 20": fixed("/?page=20"),
+    "/incidents cursor": lambda chance, asker: f"/incidents?cursor={asker.cursor(chance)}",
+    "/incidents open": fixed("/incidents?state=open"),
+    "/incidents closed": fixed("/incidents?state=closed"),
+    "/incidents critical L3": fixed("/incidents?severity=critical&level=L3"),
+    "/incidents of a site": lambda chance, _: f"/incidents?site={site(chance)}",
+    "/incidents open of a site": lambda chance, _: f"/incidents?state=open&site={site(chance)}",
+    "/codes of a site": lambda chance, _: f"/codes?site={site(chance)}",
+    "/audit by actor": lambda chance, _: f"/audit?actor=user:{chance.randrange(50)}",
+    "incidents by the API, offset 1,000": fixed("/api/v1/incidents?offset=1000"),
+    "orders by the API": fixed("/api/v1/orders"),
+}
+COMPARED: dict[str, Pick] = {
+    "overview": fixed("/"),
+    "site page": lambda chance, _: f"/sites/{site(chance)}",
+    "incidents, first page": fixed("/incidents"),
+    "incidents, offset 1,000": fixed("/api/v1/incidents?offset=1000"),
+    "incidents, cursor anywhere": lambda chance, asker: f"/incidents?cursor={asker.cursor(chance)}",
+}
+
+
+def pages() -> dict[str, Pick]:
+    """Return how to ask each page of the route table that a signed-in person has, so that a new one is measured."""
+    return {
+        row.path: _any_of(row.path)
+        for row in app.ENDPOINTS
+        if row.method == "GET" and row.caller is not Caller.ANYONE and not NO_PAGE.match(row.path)
+    }
+
+
+def _any_of(path: str) -> Pick:
+    """Ask for any row of the table that the last name in the path stands for."""
+    names = re.findall(r"{(\w+)}", path)
+
+    def pick(chance: random.Random, asker: Asker) -> str:
+        row = chance.choice(asker.rows[names[-1]]) if names else {}
+        known = {"site": row.get("site_id"), "appliance": row.get("appliance_id")} | dict.fromkeys(
+            names[-1:], row.get("id")
+        )
+        return re.sub(r"{(\w+)}", lambda found: str(known[found[1]]), path)
+
+    return pick
+
+
+async def measure(server: Server, settings: config.Config) -> list[Result]:
+    """Return a row of each page, and of what the history adds."""
+    witness = keys.load(settings.key_file).witness.name
+    large = await history.database(server, Size(NUMBER), witness, _tell)
+    small = await history.database(server, Size(NUMBER // SHARE), witness, _tell)
+    async with AsyncExitStack() as stack:
+        much = await stack.enter_async_context(_open(large, settings))
+        little = await stack.enter_async_context(_open(small, settings))
+        timed = [await _timed(much, name, pick) for name, pick in (pages() | VARIANTS).items()]
+        return timed + [await _compared(much, little, name) for name in COMPARED]
+
+
+@asynccontextmanager
+async def _open(urls: Urls, settings: config.Config) -> AsyncIterator[Asker]:
+    """Run the application over a database, with a session of an owner."""
+    value = secrets.token_urlsafe(32)
+    conn = await asyncpg.connect(urls.admin)
+    await conn.execute(
+        "INSERT INTO sessions (partner_id, id, token_hash, user_id, expires_at, second_factor)"
+        " VALUES ('p-0', $1, $1, 'u-0', now() + interval '1 day', true)",
+        hashlib.sha256(value.encode()).hexdigest(),
+    )
+    # What is known for two hours only, or goes by the last check-in, is as fresh as on the day it was made.
+    await conn.execute("UPDATE check_states SET seen_at = now() - random() * interval '1 hour'")
+    await conn.execute("UPDATE appliances SET last_checkin = now() - random() * interval '20 minutes'")
+    for table in ("check_states", "appliances"):
+        await conn.execute(f"VACUUM ANALYZE {table}")
+    rows = {name: await _rows(conn, name) for name in _names()}
+    await conn.close()
+    made = app.make(settings, urls.server)
+    async with made.router.lifespan_context(made) as state:
+        yield Asker(made, dict(state), f"cc_session={value}", rows)
+
+
+def _names() -> set[str]:
+    return {names[-1] for path in pages() if (names := re.findall(r"{(\w+)}", path))}
+
+
+async def _rows(conn: "asyncpg.Connection[asyncpg.Record]", name: str) -> list[dict[str, str]]:
+    """Return two hundred rows of the table that a name in a path stands for, with what a path may name beside."""
+    table, column = TABLES.get(name, (f"{name}s", "id"))
+    beside = await conn.fetch(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname IN ('site_id', 'appliance_id')",
+        table,
+    )
+    columns = ["id AS site_id"] if name == "site" else [row["attname"] for row in beside]
+    asked = f"SELECT {', '.join([*columns, f'{column} AS id'])} FROM {table}"  # noqa: S608  names of the route table
+    found = await conn.fetch(f"{asked} WHERE partner_id = 'p-0' ORDER BY md5({column}::text) LIMIT 200")
+    return [dict(row) for row in found]
+
+
+async def _timed(asker: Asker, name: str, pick: Pick) -> Result:
+    chance, target = random.Random(7), f"p95 at most {AT_MOST_MS} ms"
+    if not all(asker.rows[each] for each in re.findall(r"{(\w+)}", name)[-1:]):
+        return Result("pages", name, None, None, None, target, False, "no row to ask for")
+    for _ in range(WARM):
+        await asker.ask(pick(chance, asker))
+    took = [await asker.ask(pick(chance, asker)) for _ in range(ASKED)]
+    middle, high = statistics.median(took), statistics.quantiles(took, n=20)[-1]
+    _tell(f"{name}: p50 {middle:.1f} ms, p95 {high:.1f} ms")
+    said = f"p50 {middle:.1f} ms, p95 {high:.1f} ms"
+    return Result("pages", name, None, None, None, target, high <= AT_MOST_MS, said)
+
+
+async def _compared(much: Asker, little: Asker, name: str) -> Result:
+    found = await times(Pair(_block(much, COMPARED[name]), _block(little, COMPARED[name])), ROUNDS)
+    low, ratio, high = statistics.quantiles([ours / other for ours, other in found], n=4)
+    ours, other = (statistics.median(each) * 1000 for each in zip(*found, strict=True))
+    reached = ratio <= AT_MOST_RATIO or ours - other <= OR_MS
+    said = f"{ours:.1f} ms : {other:.1f} ms"
+    what = f"{name}, ÷ at a hundredth of the history"
+    return Result("pages", what, ratio, low, high, f"at most {AT_MOST_RATIO}, or + {OR_MS} ms", reached, said)
+
+
+def _block(asker: Asker, pick: Pick) -> Block:
+    chance = random.Random(7)
+
+    async def block() -> None:
+        for _ in range(2):
+            await asker.ask(pick(chance, asker))
+
+    return block
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _settings() -> config.Config:
+    """Return settings under which nothing happens by itself, and nobody is asked to wait."""
+    folder = (BUILD / "server").resolve()
+    values = {"CCSERVER_DATA_DIR": str(folder), "CCSERVER_NAME": history.SERVER_NAME}
+    made = config.from_environ(values | {"CCSERVER_SWEEP_SECONDS": "0", "CCSERVER_METRICS_LISTEN": ""})
+    if not made.key_file.exists():
+        keys.create(made.key_file, made.server_name)
+    return replace(made, rates=Rates(**dict.fromkeys(vars(Rates()), Rate(10**6, 10**6))))
+
+
+def run() -> list[Result]:
+    """Measure over a PostgreSQL that stays in the clone's build folder, from the main thread, which it ends with."""
+    with localpg.start((BUILD / "postgres").resolve(), durable=False, progress=_tell) as server:
+        return asyncio.run(measure(server, _settings()))
