@@ -105,3 +105,9 @@ async def test_versions_of_a_policy_are_compared_and_restored(cli: CommandLine, 
 async def test_baselines_are_shown_and_only_what_is_proposed_is_approved(cli: CommandLine) -> None:
     assert "nothing is proposed" in await cli.run("baseline", "show", *BOX)
     await cli.run("baseline", "approve", "checks.firewall.baseline_sha256", "a" * 64, *BOX, code=1)
+
+
+async def test_who_allows_healing_below_a_stop_is_told_that_the_stop_counts(cli: CommandLine) -> None:
+    await cli.run("settings", "set", "healing.mode", "stop", *OF)
+    said = str(await cli.run("setting", "set", "healing.mode", "heal", "--site", "acme-clinic"))
+    assert "healing.mode = heal; but stop counts here  (partner)" in said

@@ -78,9 +78,12 @@ def set_one(name: str, value: str, as_json: bool, **levels: str | None) -> None:
     async def act(db: Database) -> Any:
         before = await _one(db, where, name)
         async with _opened(db, where) as (scope, places):
-            return await setting_levels.make(scope, places[-1], Change(name, checked, before.revision, actor()))
+            made = await setting_levels.make(scope, places[-1], Change(name, checked, before.revision, actor()))
+        return made, await _one(db, where, name)
 
-    show(asdict(with_database(act)), as_json, f"{name} = {checked}")
+    made, counts = with_database(act)
+    above = "" if counts.value == checked else f"; but {_told(counts)} counts here  ({counts.origin})"
+    show(asdict(made), as_json, f"{name} = {checked}{above}")
 
 
 @command.command("unset")
