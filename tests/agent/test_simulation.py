@@ -1,6 +1,7 @@
 """What a simulation is told, counts and judges."""
 
 import math
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import pytest
 
 from ccagent.client import Answer, Request
 from ccagent.places import BadConfigError
-from ccagent.simulation import mending, scenario, tally
+from ccagent.simulation import lines, mending, scenario, tally
 from ccagent.simulation.lines import Cut, Line
 from ccagent.simulation.mending import Begun, Deeds
-from ccagent.simulation.scenario import Objectives
+from ccagent.simulation.scenario import Objectives, Scenario
 from ccagent.simulation.tally import Tally
 
+SCENARIOS = Path(__file__).parents[1] / "bench" / "scenarios"
 CODE = f"cc.example/{'a' * 64}/{'s' * 24}"
 LEAST = 'server_url = "http://127.0.0.1:1"\nappliances = 2\nduration_s = 1\n'
 
@@ -53,6 +55,18 @@ def test_a_flapping_line_is_cut_again_and_again() -> None:
     cut = Cut(5, 15, every_s=60)
     assert [cut.covers(now) for now in (4, 5, 14, 15, 64, 65, 74, 75)] == [False, True, True, False] * 2
     assert not Cut(5, 15, every_s=math.inf).covers(65)
+
+
+def test_an_appliance_that_is_offline_is_back_when_the_duration_is_over() -> None:
+    told = Scenario(server_url="http://127.0.0.1:1", appliances=1, duration_s=60, offline_share=1)
+    cuts = lines.cuts_of(told, random.Random(1))
+    assert [any(cut.covers(now) for cut in cuts) for now in (0, 59, 60)] == [True, True, False]
+
+
+@pytest.mark.parametrize("name", ["steady", "storm", "flap", "slow", "rolling"])
+def test_the_scenarios_of_the_bench_can_be_played(name: str) -> None:
+    read = scenario.load(SCENARIOS / f"{name}.toml")
+    assert (read.objectives.errors, read.objectives.all_receipted) == (0, True)
 
 
 async def test_a_cut_line_reaches_nobody_and_the_first_request_after_it_is_the_first_contact() -> None:

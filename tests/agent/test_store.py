@@ -60,6 +60,14 @@ async def test_thirty_two_producers_in_one_turn_share_one_commit(store: Store) -
     assert store.read(notes) == [str(number) for number in range(32)]
 
 
+async def test_only_what_may_have_changed_the_store_counts_as_a_change(store: Store) -> None:
+    before = store.changes
+    store.read(notes)
+    assert store.changes == before
+    await store.write(note, "later")
+    assert store.changes > before
+
+
 async def test_one_producer_after_another_gets_a_commit_each(store: Store) -> None:
     statements = traced(store)
     for number in range(3):
