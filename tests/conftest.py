@@ -16,6 +16,7 @@ import uvicorn
 from ccserver import app, config, keys, migrate
 from ccserver.localpg import Urls
 from ccserver.scope import Database, open_pool
+from ccserver.serving import Server as Serving
 from tests.databases import Server, asked, short_place
 from tests.devices import Device, Running
 
@@ -89,7 +90,7 @@ async def server(database: Urls, db: Database, settings: config.Config) -> Async
     )  # as uvloop does; asyncio alone waits 40 ms an answer
     port = listener.getsockname()[1]
     settings = replace(settings, port=port, public_url=f"http://127.0.0.1:{port}")
-    serving = uvicorn.Server(
+    serving = Serving(
         uvicorn.Config(app.make(settings, database.server), lifespan="on", log_config=None, access_log=False)
     )
     task = asyncio.create_task(serving.serve(sockets=[listener]))

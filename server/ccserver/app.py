@@ -23,6 +23,7 @@ from ccserver import (
     fleets,
     health,
     limiting,
+    live,
     marks,
     restores,
     rounds,
@@ -41,7 +42,7 @@ from ccserver.errors import (
 )
 from ccserver.http import Caller, Endpoint, RequestLog, check_headers, note, problem, status_of, wants_page
 from ccserver.keys import KeyFile
-from ccserver.pages import account, overview, people, reference, session, trouble, welcome
+from ccserver.pages import account, charts, events, overview, people, reference, session, trouble, welcome
 from ccserver.pages import appliances as appliance_pages
 from ccserver.pages import audit as audit_pages
 from ccserver.pages import channels as channel_pages
@@ -83,7 +84,7 @@ from ccserver.routes.api import (
 )
 from ccserver.routes.api import health as health_routes
 from ccserver.routes.api import incidents as incident_routes
-from ccserver.scope import open_pool
+from ccserver.scope import Database, open_pool
 from ccshared import notify
 
 _NOTICED_WITHIN_S = 10  # what began, changed or ended
@@ -105,6 +106,8 @@ ENDPOINTS: list[Endpoint] = [
     *account.ENDPOINTS,
     *welcome.ENDPOINTS,
     *overview.ENDPOINTS,
+    *events.ENDPOINTS,
+    *charts.ENDPOINTS,
     *site_pages.ENDPOINTS,
     *appliance_pages.ENDPOINTS,
     *incident_pages.ENDPOINTS,
@@ -143,7 +146,11 @@ ENDPOINTS += [openapi.endpoint(ENDPOINTS), reference.endpoint(lambda: openapi.do
 
 
 def make(config: Config, database_url: str) -> Starlette:
-    """Return the application; its lifespan opens the pool and refuses a database that is not fit."""
+    """Return the application; its lifespan opens the pool and refuses a database that is not fit.
+
+    Its `state.streams` are the live pages' streams: whoever stops the server ends them, or it would wait for them.
+    """
+    streams = live.Streams()
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
@@ -155,23 +162,37 @@ def make(config: Config, database_url: str) -> Starlette:
             known = marks.load(config.key_file)
             await restores.check(database, known)
             gc.freeze()
-            ctx = context.make(database, key_file, config, known)
+            ctx = context.make(database, key_file, config, known, streams)
             async with (
                 scrape.serving(config, ctx),
                 _sweeping(config, ctx),
                 restores.watching(database, known),
+                _looking(database, streams),
                 notify.ready(),
             ):
                 yield {"context": ctx}
         finally:
             await database.close()
 
-    return Starlette(
+    made = Starlette(
         routes=[*routes(), Mount("/static", session.STATIC)],
         middleware=[Middleware(RequestLog, on_bug=_on_bug), Middleware(scrape.Measured)],
         exception_handlers={CentralCommandError: _on_error, HTTPException: _on_http},
         lifespan=lifespan,
     )
+    made.state.streams = streams
+    return made
+
+
+@contextlib.asynccontextmanager
+async def _looking(db: Database, streams: live.Streams) -> AsyncIterator[None]:
+    """Look again and again at what live pages watch; nothing is read while nobody watches."""
+    task = asyncio.create_task(rounds.keep("live pages", live.LOOK_S, partial(live.look, db, streams)))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 @contextlib.asynccontextmanager

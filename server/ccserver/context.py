@@ -12,6 +12,7 @@ from ccserver import catalogue
 from ccserver.config import Config
 from ccserver.keys import SEAL_PURPOSE, KeyFile, ServerKeys
 from ccserver.limits import Buckets, Limits, Rate, Told
+from ccserver.live import Streams
 from ccserver.marks import Marks
 from ccserver.metrics import Metrics
 from ccserver.scope import Database
@@ -35,6 +36,7 @@ class Context:
     limits: Limits
     catalogue: Mapping[str, Runbook]
     catalogue_digest: str
+    streams: Streams = field(default_factory=Streams)
     metrics: Metrics = field(default_factory=Metrics)
     refusals_told: Told = field(default_factory=lambda: Told(Buckets(_TOLD)))
     keys_used: Buckets = field(default_factory=lambda: Buckets(Rate(1 / 60, 1)))
@@ -80,7 +82,7 @@ class Context:
         return self.key_file.derived(SEAL_PURPOSE)
 
 
-def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Context:
+def make(db: Database, key_file: KeyFile, config: Config, marks: Marks, streams: Streams) -> Context:
     """Return the context for an open pool."""
     runbooks = catalogue.load()
     return Context(
@@ -91,6 +93,7 @@ def make(db: Database, key_file: KeyFile, config: Config, marks: Marks) -> Conte
         marks=marks,
         catalogue=runbooks,
         catalogue_digest=_digest(runbooks),
+        streams=streams,
     )
 
 

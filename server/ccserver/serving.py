@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -65,11 +66,21 @@ def _uvicorn(config: Config, database_url: str) -> uvicorn.Config:
     )
 
 
+class Server(uvicorn.Server):
+    """Uvicorn, which ends the streams of live pages before it waits for what is being answered."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop."""
+        made: Any = self.config.app
+        made.state.streams.end()
+        await super().shutdown(sockets)
+
+
 async def _serve(settings: uvicorn.Config, shown: Shown | None, listener: socket.socket) -> None:
     settings.load()
     settings.ssl = shown.context if shown else None
     async with certificates.reloading(shown):
-        await uvicorn.Server(settings).serve(sockets=[listener])
+        await Server(settings).serve(sockets=[listener])
 
 
 async def check(database: Database) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ccserver import errors, liveness, promoting, self_verification, telling
-from ccserver.queries import notifications, problems
+from ccserver.queries import healed_days, notifications, problems, queue_samples
 from ccserver.queries import sweeps as queries
 from ccserver.retention import Swept, Terms
 from ccserver.scope import Database, PlatformScope
@@ -64,6 +64,7 @@ def _confirmed(chunk: Chunk) -> Chunk:
     return held
 
 
+_SAMPLE_DAYS = 90
 _MINUTE = timedelta(minutes=1)
 NOTICING = Sweep(
     "problems",
@@ -147,6 +148,17 @@ SWEEPS: tuple[Sweep, ...] = (
         "each log against its receipt, once a day",
         lambda scope, rows, _: self_verification.advance(scope, rows),
         _MINUTE,
+    ),
+    Sweep(
+        "queue_samples",
+        "old samples of what waited on appliances",
+        lambda scope, rows, _: queue_samples.drop(scope, rows, _SAMPLE_DAYS),
+        rows=5000,
+    ),
+    Sweep(
+        "healed_days",
+        "old days of what was healed",
+        _confirmed(lambda scope, rows, terms: healed_days.drop(scope, rows, terms.incidents)),
     ),
     Sweep(
         "told",

@@ -36,6 +36,9 @@ ROWS = {
     "resident": resident.run,
     "verify": verify.run,
     "decide": decide.run,
+}
+# Whole fleets: minutes each, and no ratios, so they are played by name only.
+FLEETS = {
     "steady": fleets.steady,
     "storm": fleets.storm,
     "flap": fleets.flap,
@@ -45,12 +48,13 @@ ROWS = {
 
 
 def main(names: list[str]) -> int:
-    """Run the rows that are named, or all."""
-    unknown = [name for name in names if name not in ROWS]
+    """Run the rows that are named, or all that compare."""
+    known = ROWS | FLEETS
+    unknown = [name for name in names if name not in known]
     if unknown:
-        print(f"There is no row {unknown[0]}: there are {', '.join(ROWS)}.", file=sys.stderr)
+        print(f"There is no row {unknown[0]}: there are {', '.join(known)}.", file=sys.stderr)
         return 2
-    results = [result for name in names or ROWS for result in ROWS[name]()]
+    results = [result for name in names or ROWS for result in known[name]()]
     print(measure.machine())
     print(measure.table(results))
     print(json.dumps({"machine": measure.machine(), "rows": [asdict(result) for result in results]}))

@@ -87,8 +87,9 @@ class Shape:
 
 
 SHORT = Shape(60, 200, 3600, 150, 125, 600, 0)
-# Most have used up their budget when the stop comes, and were broken again; some are still at it.
-LONG = Shape(300, 144, 1700, 1900, 480, 3200, 1.5)
+# The third try ends half an hour after the first, for rounds come each five minutes; then a person is asked. When the
+# stop comes, most have used up their budget, many were mended and broke again, and some are still at it.
+LONG = Shape(300, 144, 2400, 3000, 480, 4500, 1.5)
 
 
 def run(seed: int, count: int) -> Row:

@@ -7,11 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import auth, context, enrolment, issuing, revoking
+from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read_query
 from ccserver.issuing import WantedCode
 from ccserver.listing import START, Page
 from ccserver.pages import forms, render
-from ccserver.queries import enrollment_codes, sites
+from ccserver.queries import appliances, enrollment_codes, sites
 from ccserver.queries.enrollment_codes import CodeDetail
 from ccserver.scope import SiteScope
 from ccshared import purposes
@@ -62,9 +63,21 @@ async def create(request: Request) -> Response:
         "detail": detail,
         "site_id": asked.site,
         "site_name": site.get(asked.site, asked.site),
+        "appliance": None,
         "install": f"sudo cc-agent enroll --server-url {context.of(request).config.public_url}",
     }
     return render.page(request, "code_made.html", values)
+
+
+async def follow(request: Request) -> Response:
+    """Show what became of a code: waiting, enrolled, and its appliance's first check-in."""
+    async with auth.site_scope(request) as scope:
+        detail = await enrollment_codes.find(scope, path_id(request, "code"))
+        if detail is None:
+            raise NotFoundError
+        found = await appliances.find(scope, detail.used_by_id) if detail.used_by_id else None
+    values = {"detail": detail, "appliance": found, "site_id": scope.site_id}
+    return render.page(request, "code_state.html", values)
 
 
 async def revoke(request: Request) -> Response:
@@ -77,5 +90,6 @@ async def revoke(request: Request) -> Response:
 ENDPOINTS = [
     Endpoint("GET", "/codes", show, Caller.OPERATE),
     Endpoint("POST", "/codes", create, Caller.OPERATE),
+    Endpoint("GET", "/sites/{site}/codes/{code}", follow, Caller.OPERATE),
     Endpoint("POST", "/sites/{site}/codes/{code}/revoke", revoke, Caller.OPERATE),
 ]

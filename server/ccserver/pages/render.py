@@ -1,5 +1,6 @@
 """Pages become HTML here: one Jinja2 environment, and the headers that every page carries."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -15,10 +16,10 @@ from ccserver import auth
 from ccserver.http import Caller, request_id
 from ccserver.pages import wording
 
-# Nothing is loaded from anywhere else, nothing runs, nobody frames a page, and no copy of it stays behind.
+# Nothing comes from anywhere else, only our own files run, nobody frames a page, and no copy of it stays behind.
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self';"
-    " frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -37,13 +38,15 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {"ago": wording.ago, "span": wording.span, "utc": wording.utc, "iso": wording.iso}
     made.filters["milliseconds"] = wording.milliseconds
-    made.globals["css_version"] = _digest("app.css")
+    made.globals["static"] = _static
     return made
 
 
-def _digest(name: str) -> str:
-    """Name a static file's content, so that a new release's page never meets the old file in a cache."""
-    return hashlib.sha256(resources.files("ccserver").joinpath("static", name).read_bytes()).hexdigest()[:12]
+@functools.cache
+def _static(name: str) -> str:
+    """Return a static file's address, which names its content: a new release's page never meets the old file."""
+    content = resources.files("ccserver").joinpath("static", *name.split("/")).read_bytes()
+    return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
 
 
 _TEMPLATES = _environment()

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -32,7 +33,8 @@ class _CachedFiles(StaticFiles):
         return response
 
 
-STATIC = _CachedFiles(directory=Path(__file__).parent.parent / "static")
+# They are the same for everybody and hold no secret, so that their packed length tells nothing.
+STATIC = GZipMiddleware(_CachedFiles(directory=Path(__file__).parent.parent / "static"), minimum_size=1024)
 
 
 async def ask(request: Request) -> Response:

@@ -17,3 +17,11 @@ async def assign(scope: PartnerScope, user_id: str, site_ids: list[str]) -> None
         )
     except asyncpg.ForeignKeyViolationError as error:
         raise NotFoundError("One of these sites is not there.") from error
+
+
+async def readable_by(scope: PartnerScope, user_id: str) -> list[str]:
+    """Return the ids of the sites that an auditor may read."""
+    rows = await scope.conn.fetch(
+        "SELECT site_id FROM user_sites WHERE partner_id = $1 AND user_id = $2", scope.partner_id, user_id
+    )
+    return [row["site_id"] for row in rows]
