@@ -233,5 +233,6 @@ async def test_a_rule_that_was_learned_is_approved(page: Page, device: Device) -
     await page.get_by_role("link", name="Learning", exact=True).click()
     await page.locator("tbody a").first.click()
     await kept(page, "rule-candidate")
+    await page.get_by_label("Why you decide so").fill("It helped at two sites.")
     await page.get_by_role("button", name="Approve: try it on one appliance").click()
     await expect(page.get_by_text("on trial").first).to_be_visible()

@@ -1,6 +1,7 @@
 """What others made and browsers run: as its manifest says, nothing beside it, and small."""
 
 import hashlib
+import re
 import tomllib
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def test_nothing_vendored_is_missing_from_the_manifest(place: Path) -> None:
     assert {path.name for path in place.iterdir()} == known
 
 
-def test_no_script_or_style_names_another_host() -> None:
+def test_no_script_style_or_template_loads_or_leads_elsewhere() -> None:
     own = [path for path in (ROOT / "server/ccserver/static").iterdir() if path.suffix in (".js", ".css")]
     templates = list((ROOT / "server/ccserver/templates").iterdir())
-    assert [path.name for path in [*own, *templates] if "//" in path.read_text().replace("// ", "")] == []
+    foreign = re.compile(r"""(?:src|href|action|hx-get|sse-connect)=["']?(?:https?:)?//|url\(|@import|fetch\(""")
+    assert [path.name for path in [*own, *templates] if foreign.search(path.read_text())] == []
