@@ -14,7 +14,7 @@ _ROOM_AGAIN_PERCENT = 93
 # While so many pages are free before anyone is warned, so many entries may follow one another without the file being
 # asked for its length: an entry, with what is written beside it, takes far less than a 64th of that (128 MiB).
 _UNASKED, _ROOMY_PAGES = 64, 32_768
-_ROOMY, _NOTHING_REFUSED = "roomy for", "nothing refused"
+_ROOMY = "roomy for"
 # Carried over from a log that ended, so it takes the place of what is there already.
 _ALWAYS = frozenset({Kind.RECOVERED, Kind.GAP, Kind.GENESIS})
 
@@ -85,7 +85,7 @@ def may_repair(tx: Tx) -> bool:
 
 def takes(tx: Tx, kind: str) -> bool:
     """Return whether evidence of this kind is taken now."""
-    if _is_roomy(tx) and (kind not in ROUTINE or tx.known.get(_NOTHING_REFUSED)):
+    if _is_roomy(tx):  # and so everything is taken
         return True
     full = fullness(tx)
     if full < Fullness.NO_ROUTINE:
@@ -100,7 +100,6 @@ def refused(tx: Tx) -> Refused:
 
 def count_refused(tx: Tx, at_ms: int) -> None:
     """Count one more entry that was refused, in place."""
-    tx.known.pop(_NOTHING_REFUSED, None)
     tx.execute(
         """
         UPDATE refused SET count = count + 1, last_at = max(last_at, ?),
@@ -140,7 +139,4 @@ def _is_roomy(tx: Tx) -> bool:
 
 
 def _is_refusing(tx: Tx) -> bool:
-    count = refused(tx).count
-    if count == 0:
-        tx.known[_NOTHING_REFUSED] = True
-    return count > 0 and used_percent(tx) >= _ROOM_AGAIN_PERCENT
+    return refused(tx).count > 0 and used_percent(tx) >= _ROOM_AGAIN_PERCENT

@@ -77,6 +77,7 @@ def cli() -> None:
 
 for _module in _COMMANDS:
     cli.add_command(_module.command)
+cli.add_command(setting.command, "settings")  # as people say it too
 
 
 def main() -> None:

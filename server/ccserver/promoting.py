@@ -184,7 +184,7 @@ async def _sources(scope: PartnerScope, rule: Rule) -> list[Source]:
 def _pinned(rule: Rule) -> str | None:
     """Return the pattern that a rule is bound to by its conditions, None where it is to none."""
     wanted = {"field": "pattern_signature", "operator": "eq", "value": rule.pattern_signature}
-    return rule.pattern_signature if wanted in rule.conditions else None
+    return rule.pattern_signature if isinstance(rule.conditions, list) and wanted in rule.conditions else None
 
 
 def _demand(rule: Rule, *those: RuleStatus) -> None:

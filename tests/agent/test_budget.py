@@ -35,6 +35,13 @@ def fill(store: Store, percent: float) -> None:
     store.read(limit)
 
 
+def test_a_roomy_store_is_asked_for_its_length_every_64th_entry(store: Store) -> None:
+    asked: list[str] = []
+    store.read(lambda tx: tx.connection.set_trace_callback(asked.append))
+    store.write_now(lambda tx: [queue.append(tx, appliance.draft(number)) for number in range(128)])
+    assert asked.count("PRAGMA page_count") in (2, 3)
+
+
 def test_routine_evidence_is_refused_and_counted_from_95_percent_on(store: Store) -> None:
     fill(store, 96)
     assert store.read(budget.fullness) == Fullness.NO_ROUTINE

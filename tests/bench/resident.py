@@ -44,7 +44,7 @@ def _measured(clinic: Clinic) -> list[Result]:
     clinic.serve()
     clinic.enroll()
     clinic.agent.start("--config", str(clinic.config), "run")
-    wait_until(lambda: _is_receipted(clinic), 60)
+    wait_until(lambda: _is_settled(clinic), 180)
     time.sleep(SETTLED_S)
     assert clinic.agent.process is not None
     pid = clinic.agent.process.pid
@@ -61,9 +61,11 @@ def _measured(clinic: Clinic) -> list[Result]:
     ]
 
 
-def _is_receipted(clinic: Clinic) -> bool:
+def _is_settled(clinic: Clinic) -> bool:
+    """Whether the first round is over, all that it sealed receipted, and the agent has begun to wait for the next."""
     said = clinic.command("status", "--json", code=None)
-    return said.returncode == 0 and bool(json.loads(said.stdout)["last_receipt_at_ms"])
+    told = json.loads(said.stdout) if said.returncode == 0 else {}
+    return bool(told.get("last_patrol_at_ms") and told["last_receipt_at_ms"]) and told["waiting"] == 0
 
 
 def _status_s(clinic: Clinic, files: list[Path]) -> float:

@@ -22,6 +22,7 @@ from tests.devices import Device, Running
 from tests.e2e import scene
 from tests.operators import with_key
 from tests.receivers import HttpReceiver, SmtpReceiver, http_receiver, smtp_receiver
+from tests.server.test_flywheel import candidate
 
 pytestmark = pytest.mark.browser
 SCREENSHOTS = Path(__file__).parent / "screenshots"
@@ -203,3 +204,34 @@ async def test_a_person_is_told_by_webhook_and_by_mail(
         await page.wait_for_timeout(200)
     assert "webhook-signature" in hook.told[0].headers
     assert smtp.mails[0][0] == ["olga@acme.example"]
+
+
+async def test_a_runbook_is_ordered_after_a_preview_and_watched_until_it_is_done(
+    server: Running, page: Page, device: Device
+) -> None:
+    await sign_in(page)
+    await page.goto(f"{server.url}/sites/acme-clinic/order?appliance={device.appliance_id}&runbook=run-checks-now")
+    await page.get_by_role("button", name="Show exactly what would run").click()
+    await page.get_by_role("heading", name="Exactly this would run").wait_for()
+    await kept(page, "order-preview")
+    await page.get_by_role("button", name="Order it now").click()
+    await expect(page.locator("[data-live-state]")).to_have_text("live")
+    await expect(page.locator("#state")).to_contain_text("pending")
+    one = page.url.rpartition("/")[2]
+    assert (await device.call("POST", f"orders/{one}/ack")).status_code < 300
+    await expect(page.locator("#state")).to_contain_text("acknowledged", timeout=LIVE_MS)
+    result = {"status": "succeeded", "reason": "all checks ran", "steps": []}
+    assert (await device.call("POST", f"orders/{one}/result", json=result)).status_code < 300
+    await expect(page.locator("#state")).to_contain_text("succeeded", timeout=LIVE_MS)
+    await expect(page.locator("#answer")).to_contain_text("all checks ran")
+    await kept(page, "order-done")
+
+
+async def test_a_rule_that_was_learned_is_approved(page: Page, device: Device) -> None:
+    await candidate(device)
+    await sign_in(page)
+    await page.get_by_role("link", name="Learning", exact=True).click()
+    await page.locator("tbody a").first.click()
+    await kept(page, "rule-candidate")
+    await page.get_by_role("button", name="Approve: try it on one appliance").click()
+    await expect(page.get_by_text("on trial").first).to_be_visible()

@@ -17,7 +17,7 @@ from tests.receivers import HttpReceiver, http_receiver
 
 ALL = "/channels"
 PROBLEM = """
-    INSERT INTO problems (partner_id, site_id, id, kind, severity, says, began_at, key)
+    INSERT INTO problems (partner_id, of_site, id, kind, severity, says, began_at, subject)
     VALUES ('acme', 'acme-clinic', $1, 'incident', 'high', '<i >backup', now(), $1)
 """
 

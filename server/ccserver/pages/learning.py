@@ -1,7 +1,7 @@
 """What repairs taught, on pages: candidates with their reasons, rules with how they fare, and what people decide."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import StringConstraints
 from starlette.requests import Request
@@ -101,11 +101,20 @@ async def _page(request: Request, refused: str | None = None, status: int = 412)
     values = {
         "found": found,
         "rule": found.rule,
+        "conditions": _conditions(found.rule.conditions),
         "runbook": context.of(request).catalogue.get(found.rule.runbook_id),
         "most_past": promoting.MAX_PAST,
         "refused": refused,
     }
     return render.page(request, "rule.html", values, status if refused else 200)
+
+
+def _conditions(said: Any) -> list[str]:
+    """Return what a rule asks for, a line each; what is no rule of ours as it stands."""
+    if not isinstance(said, list):
+        return [str(said)]
+    names = ("field", "operator", "value")
+    return [" ".join(str(each.get(name)) for name in names) if isinstance(each, dict) else str(each) for each in said]
 
 
 _ONE = "/learning/{rule}"

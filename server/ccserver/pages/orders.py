@@ -83,8 +83,8 @@ async def _page(request: Request, refused: str | None = None) -> Response:
     who = ordering.who(request.state.principal)
     mine = bool({who.actor, who.person} & {story.detail.order.created_by, story.detail.order.creator})
     values = {"story": story, "runbook": runbook, "signature": _signature(story.envelope), "mine": mine}
-    values |= {"looked_through": _LOOKED_THROUGH, "refused": refused}
-    return render.page(request, "order.html", values, 409 if refused else 200)
+    said = {"looked_through": _LOOKED_THROUGH, "refused": refused}
+    return render.page(request, "order.html", values | said, 409 if refused else 200)
 
 
 def _signature(envelope: bytes | None) -> dict[str, Any] | None:

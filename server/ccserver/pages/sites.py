@@ -46,7 +46,7 @@ async def show(request: Request) -> Response:
 
 
 async def read(scope: SiteScope, now: datetime) -> Rows:
-    """Read what the page shows of a site as it stands: one statement, whatever its history."""
+    """Read what the page shows of a site as it stands: two statements, whatever its history."""
     rows = await site_page.read(scope, now, calendar.first_day(now.date()), _AT_MOST)
     if rows is None:
         raise NotFoundError

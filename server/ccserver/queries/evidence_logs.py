@@ -39,6 +39,30 @@ class LogDetail:
 
 async def lock(scope: ApplianceScope, epoch: str, origin: str, public_key: bytes) -> tuple[Log, int]:
     """Return the epoch's row, made by that key if it is new and locked until the scope ends, and the witness's mark."""
+    row = await _locked(scope, epoch)
+    if row is None:
+        await _begin(scope, epoch, origin, public_key)
+        row = await _locked(scope, epoch)
+    assert row is not None  # noqa: S101  inserted just above, and never deleted
+    return _log(row), row["mark"]
+
+
+async def _locked(scope: ApplianceScope, epoch: str) -> "asyncpg.Record | None":
+    return await scope.conn.fetchrow(
+        """
+        SELECT l.id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
+               held_size, held_root, l.generation >= m.generation AS is_proved, m.mark
+        FROM evidence_logs l, witness_marks m
+        WHERE site_id = $1 AND appliance_id = $2 AND epoch = $3
+        FOR UPDATE OF l
+        """,
+        scope.site_id,
+        scope.appliance_id,
+        epoch,
+    )
+
+
+async def _begin(scope: ApplianceScope, epoch: str, origin: str, public_key: bytes) -> None:
     await scope.conn.execute(
         """
         INSERT INTO evidence_logs (site_id, partner_id, appliance_id, epoch, origin, public_key, generation)
@@ -52,20 +76,6 @@ async def lock(scope: ApplianceScope, epoch: str, origin: str, public_key: bytes
         origin,
         public_key,
     )
-    row = await scope.conn.fetchrow(
-        """
-        SELECT l.id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at, witness_name,
-               held_size, held_root, l.generation >= m.generation AS is_proved, m.mark
-        FROM evidence_logs l, witness_marks m
-        WHERE site_id = $1 AND appliance_id = $2 AND epoch = $3
-        FOR UPDATE OF l
-        """,
-        scope.site_id,
-        scope.appliance_id,
-        epoch,
-    )
-    assert row is not None  # noqa: S101  inserted just above, and never deleted
-    return _log(row), row["mark"]
 
 
 async def witnesses(scope: PlatformScope) -> list[str]:

@@ -1,4 +1,4 @@
-"""A site's page: one statement, whatever the site's history. Each part is an array of rows in its dataclass's order."""
+"""A site's page: two statements, whatever its history. Each part is an array of rows in its dataclass's order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,22 +55,15 @@ class Rows:
 
 
 async def read(scope: SiteScope, now: datetime, first_day: date, at_most: Limits) -> Rows | None:
-    """Return the scope's site as its page shows it, its days from `first_day` on; None without the site.
+    """Return the scope's site as its page shows it, its days from `first_day` on; None without the site."""
+    stands = await _stands(scope, now, at_most)
+    return _rows(stands, await _proves(scope, first_day, at_most), at_most.checks) if stands else None
 
-    Each log is entered by its last places: asked for the newest of a site, the planner reads the whole history, as it
-    expects row security to leave one row. The first place is computed apart, because below row security an index takes
-    comparisons only (subtraction is not leakproof).
-    """
-    row = await scope.conn.fetchrow(
+
+async def _stands(scope: SiteScope, now: datetime, at_most: Limits) -> "asyncpg.Record | None":
+    """Return how the site stands."""
+    return await scope.conn.fetchrow(
         """
-        WITH log AS MATERIALIZED (
-            SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at,
-                   witness_name, held_size, held_root, size - $7 AS first
-            FROM evidence_logs
-            WHERE partner_id = $1 AND site_id = $2
-            ORDER BY updated_at DESC, id DESC
-            LIMIT $7
-        )
         SELECT ROW(s.id, s.name, s.created_at, s.closed_at, s.tags, s.revision) AS site,
                ARRAY(SELECT ROW(site_id, id, hostname, version, last_checkin, clock, clock_offset_ms, epoch, waiting,
                                 oldest_at)
@@ -101,7 +94,44 @@ async def read(scope: SiteScope, now: datetime, first_day: date, at_most: Limits
                      WHERE partner_id = $1 AND site_id = $2 AND resolved_at IS NULL AND closed_by_hand_at IS NULL
                      ORDER BY created_at DESC, id DESC
                      LIMIT $6) AS incidents,
-               ARRAY(SELECT ROW(id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at,
+               ARRAY(SELECT ROW(id, site_id, check_id, host_id, reason, created_by, created_at, expires_at, revoked_at,
+                                revision)
+                     FROM waivers
+                     WHERE partner_id = $1 AND site_id = $2 AND revoked_at IS NULL AND expires_at > $3
+                     ORDER BY expires_at DESC, id
+                     LIMIT 10000) AS waivers,
+               ARRAY(SELECT ROW(id, site_id, appliance_id, runbook_id, runbook_digest, fleet_order_id, status,
+                                created_by, creator, created_at, approved_by, cancelled_by, issued_at, expires_at,
+                                acknowledged_at, started_at, finished_at)
+                     FROM orders
+                     WHERE site_id = $2 AND partner_id = $1
+                     ORDER BY created_at DESC, id DESC
+                     LIMIT $7) AS orders
+        FROM sites s
+        WHERE s.partner_id = $1 AND s.id = $2
+        """,
+        *(scope.partner_id, scope.site_id, now, now - FRESH_FOR, at_most.checks, at_most.incidents, at_most.orders),
+    )
+
+
+async def _proves(scope: SiteScope, first_day: date, at_most: Limits) -> "asyncpg.Record | None":
+    """Return what proves it, and its days.
+
+    Each log is entered by its last places: asked for the newest of a site, the planner reads the whole history, as it
+    expects row security to leave one row. The first place is computed apart, because below row security an index takes
+    comparisons only (subtraction is not leakproof).
+    """
+    return await scope.conn.fetchrow(
+        """
+        WITH log AS MATERIALIZED (
+            SELECT id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at,
+                   witness_name, held_size, held_root, size - $3 AS first
+            FROM evidence_logs
+            WHERE partner_id = $1 AND site_id = $2
+            ORDER BY updated_at DESC, id DESC
+            LIMIT $3
+        )
+        SELECT ARRAY(SELECT ROW(id, epoch, origin, public_key, size, last_leaf, compact_range, checkpoint, cosigned_at,
                                 witness_name, held_size, held_root) FROM log) AS logs,
                ARRAY(SELECT ROW(b.site_id, b.appliance_id, b.log_id, b.seq, b.bundle_type, b.bundle_hash, b.host_id,
                                 b.check_id, b.hipaa_controls, b.clock, b.generated_at, b.received_at, b.flag,
@@ -112,70 +142,39 @@ async def read(scope: SiteScope, now: datetime, first_day: date, at_most: Limits
                            AND seq >= log.first AND seq < log.size
                      ) b
                      ORDER BY b.id DESC
-                     LIMIT $7) AS bundles,
-               ARRAY(SELECT ROW(id, site_id, check_id, host_id, reason, created_by, created_at, expires_at, revoked_at,
-                                revision)
-                     FROM waivers
-                     WHERE partner_id = $1 AND site_id = $2 AND revoked_at IS NULL AND expires_at > $3
-                     ORDER BY expires_at DESC, id
-                     LIMIT 10000) AS waivers,
+                     LIMIT $3) AS bundles,
                ARRAY(SELECT ROW(b.id, b.site_id, b.appliance_id, l.epoch, b.seq, b.bundle_id, b.bundle_type,
                                 encode(b.bundle_hash, 'hex'), b.flag, b.received_at)
                      FROM evidence_bundles b JOIN evidence_logs l ON l.site_id = b.site_id AND l.id = b.log_id
                      WHERE b.partner_id = $1 AND b.site_id = $2 AND b.flag IS NOT NULL
                      ORDER BY b.id DESC
-                     LIMIT $8) AS flagged,
+                     LIMIT $4) AS flagged,
                (SELECT count(*) FROM equivocations WHERE partner_id = $1 AND site_id = $2) AS forks,
                ARRAY(SELECT ROW(v.site_id, l.origin, v.fault)
                      FROM log_verifications v JOIN evidence_logs l ON l.site_id = v.site_id AND l.id = v.log_id
                      WHERE v.partner_id = $1 AND v.site_id = $2 AND v.fault IS NOT NULL
                      ORDER BY l.origin
-                     LIMIT $8) AS faults,
+                     LIMIT $4) AS faults,
                ARRAY(SELECT ROW(d.day, patching, antivirus, backup, logging, firewall, encryption)
                      FROM (SELECT (snapshot_at AT TIME ZONE 'UTC')::date AS day,
-                                  CASE WHEN bool_and(patching_status) IS NOT TRUE OR count(patching_status) = count(*)
-                                       THEN bool_and(patching_status) END AS patching,
-                                  CASE WHEN bool_and(antivirus_status) IS NOT TRUE OR count(antivirus_status) = count(*)
-                                       THEN bool_and(antivirus_status) END AS antivirus,
-                                  CASE WHEN bool_and(backup_status) IS NOT TRUE OR count(backup_status) = count(*)
-                                       THEN bool_and(backup_status) END AS backup,
-                                  CASE WHEN bool_and(logging_status) IS NOT TRUE OR count(logging_status) = count(*)
-                                       THEN bool_and(logging_status) END AS logging,
-                                  CASE WHEN bool_and(firewall_status) IS NOT TRUE OR count(firewall_status) = count(*)
-                                       THEN bool_and(firewall_status) END AS firewall,
-                                  CASE WHEN bool_and(encryption_status) IS NOT TRUE
-                                            OR count(encryption_status) = count(*)
-                                       THEN bool_and(encryption_status) END AS encryption
+                            bool_and(patching_status) AND (count(patching_status) = count(*) OR NULL) AS patching,
+                            bool_and(antivirus_status) AND (count(antivirus_status) = count(*) OR NULL) AS antivirus,
+                            bool_and(backup_status) AND (count(backup_status) = count(*) OR NULL) AS backup,
+                            bool_and(logging_status) AND (count(logging_status) = count(*) OR NULL) AS logging,
+                            bool_and(firewall_status) AND (count(firewall_status) = count(*) OR NULL) AS firewall,
+                            bool_and(encryption_status) AND (count(encryption_status) = count(*) OR NULL) AS encryption
                            FROM compliance_snapshots
                            WHERE site_id = $2 AND partner_id = $1
-                             AND snapshot_at >= $9::date::timestamp AT TIME ZONE 'UTC'
+                             AND snapshot_at >= $5::date::timestamp AT TIME ZONE 'UTC'
                            GROUP BY day) d
-                     ORDER BY d.day) AS days,
-               ARRAY(SELECT ROW(id, site_id, appliance_id, runbook_id, runbook_digest, fleet_order_id, status,
-                                created_by, creator, created_at, approved_by, cancelled_by, issued_at, expires_at,
-                                acknowledged_at, started_at, finished_at)
-                     FROM orders
-                     WHERE site_id = $2 AND partner_id = $1
-                     ORDER BY created_at DESC, id DESC
-                     LIMIT $10) AS orders
-        FROM sites s
-        WHERE s.partner_id = $1 AND s.id = $2
+                     ORDER BY d.day) AS days
         """,
-        scope.partner_id,
-        scope.site_id,
-        now,
-        now - FRESH_FOR,
-        at_most.checks,
-        at_most.incidents,
-        at_most.evidence,
-        at_most.flagged,
-        first_day,
-        at_most.orders,
+        *(scope.partner_id, scope.site_id, at_most.evidence, at_most.flagged, first_day),
     )
-    return _rows(row, at_most.checks) if row else None
 
 
-def _rows(row: "asyncpg.Record", check_limit: int) -> Rows:
+def _rows(stands: "asyncpg.Record", proves: "asyncpg.Record | None", check_limit: int) -> Rows:
+    row = dict(stands) | dict(proves or {})
     site = SiteDetail(*row["site"])
     logs = [evidence_logs.log_of(each) for each in row["logs"]]
     return Rows(
