@@ -94,5 +94,22 @@ async def approve(scope: SiteScope, appliance_id: str, name: str, seen: str, act
     made = {each.name: each.revision for each in await settings.list_of(scope, [place])}
     if await settings.make(scope, place, Change(name, seen, made.get(name, 0), actor)) is None:
         raise ChangedMeanwhileError
+    await _note(scope, appliance_id, name, Act(actor, "baseline.approve", "", {"value": seen}))
+
+
+async def reject(scope: SiteScope, appliance_id: str, name: str, seen: str, actor: str) -> None:
+    """Put on record that a person saw what the appliance proposes and refused it: what was approved stays.
+
+    Its check goes on failing until the appliance is put right. ChangedMeanwhileError when it is not what was seen, or
+    is approved already.
+    """
+    found = [each for each in await of(scope, appliance_id) if each.name == name]
+    if not found or found[0].proposed != seen or not found[0].differs:
+        raise ChangedMeanwhileError
+    await _note(scope, appliance_id, name, Act(actor, "baseline.reject", "", {"value": seen}))
+
+
+async def _note(scope: SiteScope, appliance_id: str, name: str, act: Act) -> None:
+    place = setting_levels.places(scope.partner_id, scope.site_id, appliance_id)[-1]
     target = setting_levels.target(place, setting_levels.known(name))
-    await audit_log.append(scope, Act(actor, "baseline.approve", target, {"value": seen}))
+    await audit_log.append(scope, Act(act.actor, act.action, target, act.detail))

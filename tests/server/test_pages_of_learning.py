@@ -80,6 +80,19 @@ async def test_a_form_of_before_decides_nothing_and_says_so(server: Running, tec
     assert "rule.approve" not in [action for action, _ in await audited(server)]
 
 
+async def test_a_decision_that_comes_too_late_is_said_on_the_rules_own_page(
+    server: Running, tech: Person, device: Device
+) -> None:
+    await candidate(device)
+    await decide(tech, "reject")
+    form = fields_of(await page(tech, ONE), f"{ONE}/approve")
+    before = await audited(server)
+    for act in ("reject", "demote"):
+        late = await post(tech, f"{ONE}/{act}", comment="late", **form)
+        assert (late.status_code, "Nothing was decided" in late.text) == (409, True)
+    assert await audited(server) == before
+
+
 async def test_a_decision_without_a_comment_is_refused(tech: Person, device: Device) -> None:
     await candidate(device)
     old = fields_of(await page(tech, ONE), f"{ONE}/approve")

@@ -6,7 +6,7 @@ import pytest
 
 from ccserver.config import Config
 from ccserver.queries import sites
-from ccshared.vocabulary import Role
+from ccshared.vocabulary import Kind, Role
 from tests.devices import Device, Running
 from tests.operators import audited, with_key
 from tests.ordering import HIGH, LOW, extended
@@ -101,10 +101,41 @@ async def test_an_order_of_high_risk_waits_for_another_person(server: Running, t
 async def test_an_order_is_cancelled_once(server: Running, tech: Person, device: Device) -> None:
     one = await ordered(tech, device)
     await done(tech, one + "/cancel")
-    assert (await post(tech, one + "/cancel")).status_code == 409
+    late = await post(tech, one + "/cancel")
+    assert (late.status_code, "Nothing was changed" in late.text) == (409, True)
+    assert "The signed text" in late.text  # it is the order's page
     assert one in await page(tech, "/orders?status=cancelled&site=acme-clinic")
     assert one not in await page(tech, "/orders?status=pending")
     assert [action for action, _ in await audited(server)].count("order.cancel") == 1
+
+
+async def test_an_order_lists_the_entries_that_tell_of_it_and_no_others(tech: Person, device: Device) -> None:
+    one, other = await ordered(tech, device), await ordered(tech, device)
+    assert "None among the newest" in await page(tech, one)
+    device.seal()
+    for order_id in (one.rpartition("/")[2], other.rpartition("/")[2]):
+        device.seal(Kind.ORDER_RESULT, {"order": order_id, "status": "succeeded"})
+    device.seal(Kind.CHECK_RUN, {"order": one.rpartition("/")[2]})
+    assert (await device.send(device.batch(0))).status_code == 200
+    shown = words(await page(tech, one))
+    assert "how it ended no. 1" in shown
+    assert "no. 2" not in shown
+    assert "no. 3" not in shown
+
+
+async def test_a_late_button_of_one_for_many_changes_nothing_and_shows_what_is(
+    server: Running, tech: Person, device: Device
+) -> None:
+    answer = await (await with_key(server, "technician")).call(
+        "POST", "fleet-orders", json={"runbook_id": LOW, "all": True}
+    )
+    one = f"/fleet-orders/{answer.json()['fleet_order']['id']}"
+    await done(tech, one + "/cancel")
+    before = await audited(server)
+    for act in ("cancel", "pause", "resume", "approve"):
+        late = await post(tech, f"{one}/{act}")
+        assert (late.status_code, "Nothing was changed" in late.text) == (409, True)
+    assert await audited(server) == before
 
 
 async def test_a_form_whose_runbook_is_another_by_now_orders_nothing(

@@ -146,6 +146,37 @@ async def test_a_baseline_is_shown_beside_what_is_approved_and_approved_as_it_wa
     assert f"<del><code>{'a' * 64}</code></del>" in await page(owner, path)
 
 
+async def test_a_baseline_is_rejected_on_record_and_changes_nothing_and_a_late_rejection_says_so(
+    server: Running, owner: Person, device: Device
+) -> None:
+    path = box(device, "baselines")
+    await seen(device, "firewall", {"ruleset_sha256": "a" * 64})
+    form = fields_of(await page(owner, path), path + "/reject")
+    await done(owner, path + "/reject", **form)
+    assert ("baseline.reject", f"setting:appliance:{device.appliance_id}:{form['name']}") in await audited(server)
+    assert "differs" in await page(owner, path)
+    await seen(device, "firewall", {"ruleset_sha256": "b" * 64})
+    before = await audited(server)
+    late = await post(owner, path + "/reject", **form)
+    assert (late.status_code, "Nothing was approved or rejected" in late.text) == (412, True)
+    assert await audited(server) == before
+
+
+async def test_a_viewer_and_another_partner_judge_no_baseline(server: Running, device: Device) -> None:
+    await seen(device, "firewall", {"ruleset_sha256": "a" * 64})
+    await server.add_site("zenith", "zenith-clinic")
+    viewer = await signed_in(server, "vera@acme.example", Role.VIEWER)
+    stranger = await signed_in(server, "zoe@zenith.example", Role.OWNER, "zenith")
+    form = {"name": "checks.firewall.baseline_sha256", "sha256": "a" * 64}
+    assert "<form" not in (await page(viewer, box(device, "baselines"))).partition("<main")[2]
+    for act in ("baselines", "baselines/reject"):
+        assert (await post(viewer, box(device, act), **form)).status_code == 403
+        assert (await post(stranger, box(device, act), **form)).status_code == 404
+    assert not [action for action, _ in await audited(server) if action.startswith("baseline")]
+    await viewer.client.aclose()
+    await stranger.client.aclose()
+
+
 async def test_a_baseline_that_is_not_what_was_seen_is_not_approved(owner: Person, device: Device) -> None:
     path = box(device, "baselines")
     assert "nothing is proposed" in await page(owner, path)

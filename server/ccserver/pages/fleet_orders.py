@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import auth, context, fleets, listing, ordering
-from ccserver.errors import BadBodyError, NotFoundError
+from ccserver.errors import BadBodyError, NotFoundError, NotPendingError
 from ccserver.fleets import Means
 from ccserver.http import Caller, Endpoint, path_id, read_query
 from ccserver.listing import MAX_OFFSET, Cursor, ListQuery
@@ -77,26 +77,31 @@ async def show_list(request: Request) -> Response:
 
 async def show(request: Request) -> Response:
     """Show an order for many: how far it came, and what became of each appliance."""
-    asked, fleet_order_id = read_query(request, MembersQuery), path_id(request, "fleet_order")
+    return await _page(request, read_query(request, MembersQuery).offset)
+
+
+async def _page(request: Request, offset: int, refused: str | None = None) -> Response:
+    fleet_order_id = path_id(request, "fleet_order")
     async with auth.partner_scope(request) as scope:
         fleet = await fleet_orders.find(scope, fleet_order_id)
         if fleet is None:
             raise NotFoundError
         progress = await fleet_orders.progress(scope, fleet_order_id)
-        members = await fleet_orders.members(scope, fleet_order_id, _MEMBERS + 1, asked.offset)
+        members = await fleet_orders.members(scope, fleet_order_id, _MEMBERS + 1, offset)
     who = ordering.who(request.state.principal)
     values = {
         "fleet": fleet,
         "progress": progress,
         "members": members[:_MEMBERS],
         "more": len(members) > _MEMBERS,
-        "offset": asked.offset,
+        "offset": offset,
         "step": _MEMBERS,
         "runbook": context.of(request).catalogue.get(fleet.runbook_id),
         "share": fleets.SHARE_PERCENT,
         "mine": bool({who.actor, who.person} & {fleet.created_by, fleet.creator}),
+        "refused": refused,
     }
-    return render.page(request, "fleet_order.html", values)
+    return render.page(request, "fleet_order.html", values, 409 if refused else 200)
 
 
 async def choose(request: Request) -> Response:
@@ -155,8 +160,11 @@ async def cancel(request: Request) -> Response:
 
 async def _done(request: Request, act: _Act) -> Response:
     fleet_order_id = path_id(request, "fleet_order")
-    async with auth.partner_scope(request) as scope:
-        await act(scope, fleet_order_id)
+    try:
+        async with auth.partner_scope(request) as scope:
+            await act(scope, fleet_order_id)
+    except NotPendingError as error:
+        return await _page(request, 0, f"Nothing was changed. {error}")
     return render.redirect(render.addresses(request)(f"/fleet-orders/{fleet_order_id}"))
 
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import auth, context, listing, promoting
-from ccserver.errors import ChangedMeanwhileError
+from ccserver.errors import ChangedMeanwhileError, RuleStateError
 from ccserver.http import Caller, Endpoint, path_id, read_query
 from ccserver.listing import Cursor, ListQuery
 from ccserver.pages import forms, render
@@ -90,10 +90,12 @@ async def _decide(request: Request, decide: _Decide) -> Response:
             await decide(scope, decision, asked.appliance)
     except ChangedMeanwhileError:
         return await _page(request, refused=_CHANGED)
+    except RuleStateError as error:
+        return await _page(request, refused=f"Nothing was decided. {error}", status=409)
     return render.redirect(render.addresses(request)(f"/learning/{rule_id}"))
 
 
-async def _page(request: Request, refused: str | None = None) -> Response:
+async def _page(request: Request, refused: str | None = None, status: int = 412) -> Response:
     async with auth.partner_scope(request) as scope:
         found = await promoting.explain(scope, path_id(request, "rule"))
     values = {
@@ -104,7 +106,7 @@ async def _page(request: Request, refused: str | None = None) -> Response:
         "most_past": promoting.MAX_PAST,
         "refused": refused,
     }
-    return render.page(request, "rule.html", values, 412 if refused else 200)
+    return render.page(request, "rule.html", values, status if refused else 200)
 
 
 def _conditions(said: Any) -> list[str]:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ccserver import auth, context, listing, ordering
-from ccserver.errors import NotFoundError
+from ccserver.errors import NotFoundError, NotPendingError
 from ccserver.http import Caller, Endpoint, path_id, read_query
 from ccserver.listing import Cursor, ListQuery
 from ccserver.ordering import Checked
@@ -23,6 +23,8 @@ from ccshared.vocabulary import OrderStatus
 
 _CHANGED = "The catalogue has another runbook of this name since you looked. Nothing was ordered: look again."
 _BYTES = 64 * 1024
+
+_LOOKED_THROUGH = 2_000  # newest entries of a site, for the evidence of an order
 
 
 class OrdersQuery(Message):
@@ -69,15 +71,20 @@ async def show_list(request: Request) -> Response:
 
 async def show(request: Request) -> Response:
     """Show an order: what was signed, how it goes, what its appliance answered."""
+    return await _page(request)
+
+
+async def _page(request: Request, refused: str | None = None) -> Response:
     async with auth.site_scope(request) as scope:
-        story = await orders.story(scope, path_id(request, "order"))
+        story = await orders.story(scope, path_id(request, "order"), _LOOKED_THROUGH)
     if story is None:
         raise NotFoundError
     runbook = context.of(request).catalogue.get(story.detail.order.runbook_id)
     who = ordering.who(request.state.principal)
     mine = bool({who.actor, who.person} & {story.detail.order.created_by, story.detail.order.creator})
     values = {"story": story, "runbook": runbook, "signature": _signature(story.envelope), "mine": mine}
-    return render.page(request, "order.html", values)
+    said = {"looked_through": _LOOKED_THROUGH, "refused": refused}
+    return render.page(request, "order.html", values | said, 409 if refused else 200)
 
 
 def _signature(envelope: bytes | None) -> dict[str, Any] | None:
@@ -135,15 +142,21 @@ async def create(request: Request) -> Response:
 async def approve(request: Request) -> Response:
     """Release an order of high risk, as its second person."""
     ctx, who = context.of(request), ordering.second(request.state.principal)
-    async with auth.site_scope(request) as scope:
-        await ordering.approve(scope, ctx.keys, ctx.catalogue, path_id(request, "order"), who)
+    try:
+        async with auth.site_scope(request) as scope:
+            await ordering.approve(scope, ctx.keys, ctx.catalogue, path_id(request, "order"), who)
+    except NotPendingError as error:
+        return await _page(request, f"Nothing was changed. {error}")
     return _to_order(request)
 
 
 async def cancel(request: Request) -> Response:
     """Cancel an order that no appliance has taken yet."""
-    async with auth.site_scope(request) as scope:
-        await ordering.cancel(scope, path_id(request, "order"), request.state.principal.actor)
+    try:
+        async with auth.site_scope(request) as scope:
+            await ordering.cancel(scope, path_id(request, "order"), request.state.principal.actor)
+    except NotPendingError as error:
+        return await _page(request, f"Nothing was changed. {error}")
     return _to_order(request)
 
 

@@ -1,6 +1,7 @@
 """The versions of an appliance's policy, two compared, an old one's settings made again; and its baselines."""
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import orjson
@@ -19,7 +20,8 @@ from ccserver.scope import SiteScope
 from ccshared.messages import Hex32, Message
 
 _VERSION = re.compile(r"[0-9]{1,18}")
-_CHANGED = "The appliance proposes something else by now. Nothing was approved: look at what stands here."
+_CHANGED = "The appliance proposes something else by now. Nothing was approved or rejected: look at what stands here."
+_Judge = Callable[[SiteScope, str, str, str, str], Awaitable[None]]
 
 
 class VersionsQuery(Message):
@@ -34,7 +36,7 @@ class DifferenceQuery(Message):
     against: Annotated[int, Field(ge=0, lt=2**53)] | None = None
 
 
-class Approval(Message):
+class Judgement(Message):
     """A baseline by the name of its setting, and what was seen as proposed."""
 
     name: Annotated[str, StringConstraints(pattern=r"^checks\.(?:firewall\.baseline_sha256|antivirus\.binary_sha256)$")]
@@ -88,12 +90,21 @@ async def show_baselines(request: Request) -> Response:
 
 async def approve_baseline(request: Request) -> Response:
     """Approve what the appliance proposes, as it was seen."""
-    asked = forms.message_of(await forms.read_form(request), Approval)
+    return await _judge(request, baselines.approve)
+
+
+async def reject_baseline(request: Request) -> Response:
+    """Put on record that what the appliance proposes was seen and refused."""
+    return await _judge(request, baselines.reject)
+
+
+async def _judge(request: Request, judge: _Judge) -> Response:
+    asked = forms.message_of(await forms.read_form(request), Judgement)
     appliance_id, actor = path_id(request, "appliance"), request.state.principal.actor
     try:
         async with auth.site_scope(request) as scope:
             await _appliance(request, scope)
-            await baselines.approve(scope, appliance_id, asked.name, asked.sha256, actor)
+            await judge(scope, appliance_id, asked.name, asked.sha256, actor)
     except ChangedMeanwhileError:
         return await _baselines(request, refused=_CHANGED)
     place = f"/sites/{scope.site_id}/appliances/{appliance_id}/baselines"
@@ -139,4 +150,5 @@ ENDPOINTS = [
     Endpoint("POST", _ONE + "/restore", restore, Caller.OPERATE),
     Endpoint("GET", _BOX + "/baselines", show_baselines, Caller.READ),
     Endpoint("POST", _BOX + "/baselines", approve_baseline, Caller.OPERATE),
+    Endpoint("POST", _BOX + "/baselines/reject", reject_baseline, Caller.OPERATE),
 ]

@@ -1,5 +1,6 @@
 """Orders: runbooks to be run by one appliance; made, released, fetched, answered, and cancelled while pending."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -317,6 +318,18 @@ async def find(scope: SiteScope, order_id: str) -> OrderDetail | None:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """An entry of an appliance's log that names an order: how it ended, or why it was rejected."""
+
+    kind: str
+    log_id: int
+    origin: str
+    seq: int
+    leaf: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True)
 class Story:
     """An order with what its site and its appliance are called, and the signed envelope (None before its release)."""
 
@@ -324,16 +337,32 @@ class Story:
     site_name: str
     hostname: str
     envelope: bytes | None
+    evidence: Sequence[Proof]
 
 
-async def story(scope: SiteScope, order_id: str) -> Story | None:
-    """Return an order of the site with all that is told of it."""
+async def story(scope: SiteScope, order_id: str, most: int) -> Story | None:
+    """Return an order of the site with all that is told of it.
+
+    Its evidence is sought among the `most` newest entries of the site that came after its release.
+    """
     row = await scope.conn.fetchrow(
         """
         SELECT o.id, o.site_id, o.appliance_id, o.runbook_id, o.runbook_digest, o.fleet_order_id, o.status,
                o.created_by, o.creator, o.created_at, o.approved_by, o.cancelled_by, o.issued_at, o.expires_at,
                o.acknowledged_at, o.started_at, o.finished_at, o.parameters, o.result, o.envelope,
-               s.name AS site_name, a.hostname
+               s.name AS site_name, a.hostname,
+               ARRAY(SELECT ROW(b.bundle_type, b.log_id, l.origin, b.seq, b.bundle_hash, b.received_at)
+                     FROM (SELECT bundle_type, log_id, site_id, appliance_id, seq, bundle_hash, received_at, payload
+                           FROM evidence_bundles
+                           WHERE site_id = $1 AND partner_id = $2
+                           ORDER BY id DESC
+                           LIMIT $4) b
+                     JOIN evidence_logs l ON l.site_id = b.site_id AND l.id = b.log_id
+                     WHERE b.appliance_id = o.appliance_id AND b.bundle_type = 'order_result'
+                       AND b.received_at >= o.issued_at
+                       AND position(convert_to('"order":"' || o.id || '"', 'UTF8') IN b.payload) > 0
+                     ORDER BY b.received_at
+                     LIMIT 20) AS evidence
         FROM orders o
         JOIN sites s ON s.id = o.site_id
         JOIN appliances a ON a.site_id = o.site_id AND a.id = o.appliance_id
@@ -342,13 +371,17 @@ async def story(scope: SiteScope, order_id: str) -> Story | None:
         scope.site_id,
         scope.partner_id,
         order_id,
+        most,
     )
     if row is None:
         return None
     values = dict(row)
     parameters, result = orjson.loads(values.pop("parameters")), values.pop("result")
+    evidence = [Proof(*each) for each in values.pop("evidence")]
     told = {name: values.pop(name) for name in ("site_name", "hostname", "envelope")}
-    return Story(OrderDetail(Order(**values), parameters, orjson.loads(result) if result else None), **told)
+    return Story(
+        OrderDetail(Order(**values), parameters, orjson.loads(result) if result else None), **told, evidence=evidence
+    )
 
 
 async def cancel(scope: SiteScope, order_id: str, actor: str) -> bool:
