@@ -55,6 +55,7 @@ from ccagent.store import (
 from ccagent.uploader import Pace, Uniform, Uploader, asked_s, wait_s
 from ccshared import logs, notify
 from ccshared.messages import Checkin
+from ccshared.runbooks import Value
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,7 @@ class Agent:
             errands={
                 "run_checks_now": partial(_checks_now, self),
                 "collect_support_bundle": partial(_support_bundle, self),
+                "clear_suppressions": partial(_clear_by_order, self),
             },
             changed=partial(_policy_changed, self),
         )
@@ -292,19 +294,24 @@ def _clear(agent: Agent, check: object, runbook: object) -> int:
     return cleared
 
 
+async def _clear_by_order(agent: Agent, told: Mapping[str, Value]) -> str:
+    """Let what is suppressed for a check be tried again; return in words how much that was."""
+    return f"{_clear(agent, told['check'], None)} cleared"
+
+
 def _policy_changed(agent: Agent) -> None:
     agent.vitals.mode = agent.healer.mode
     agent.look.set()
 
 
-async def _checks_now(agent: Agent) -> str:
+async def _checks_now(agent: Agent, _: object) -> str:
     """Do a round for an order; return in words what it found."""
     summary = await patrol_once(agent)
     said = [str(one.status) for one in summary.findings]
     return ", ".join(f"{said.count(word)} {word}" for word in ("pass", "fail", "unknown"))
 
 
-async def _support_bundle(agent: Agent) -> str:
+async def _support_bundle(agent: Agent, _: object) -> str:
     """Put a support bundle where a technician finds it; return where."""
     return await errands.support_bundle(agent.places, agent.store, agent.vitals, list(agent.recent.lines))
 

@@ -20,12 +20,12 @@ from ccagent.store import Tx
 from ccshared import erasure, orders, runbooks
 from ccshared.orders import BadOrderError, SignedOrder
 from ccshared.policy import Policy
-from ccshared.runbooks import BadParametersError, Runbook
+from ccshared.runbooks import BadParametersError, Runbook, Value
 
 STOPPED = "healing is stopped here, by the policy in force"
 
 # What the agent does itself: returns in words what came of it, or raises.
-Errand = Callable[[], Awaitable[str]]
+Errand = Callable[[Mapping[str, Value]], Awaitable[str]]  # told its order's parameters; returns what it did
 
 
 class RefusedError(Exception):

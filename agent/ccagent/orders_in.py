@@ -219,7 +219,7 @@ async def _do(these: Orders, judged: _Judged, at_ms: int) -> Done:
     telling = asyncio.create_task(_say_running(these, order.id, at_ms))
     try:
         if judged.runbook.action is not None:
-            return await _errand(these.errands.get(judged.runbook.action), judged.runbook)
+            return await _errand(these.errands.get(judged.runbook.action), judged)
         request = {"ask": "order", "envelope": judged.envelope, "runbook": runbooks.to_dict(judged.runbook)}
         return await hands.carry_out(healer.ask, request, order.id, healer.scrub_key)
     finally:
@@ -234,11 +234,12 @@ async def _say_running(these: Orders, order_id: str, at_ms: int) -> None:
         log.info("the server was not told that order %s runs: %s", order_id, error)
 
 
-async def _errand(errand: Errand | None, runbook: Runbook) -> Done:
+async def _errand(errand: Errand | None, judged: _Judged) -> Done:
+    runbook = judged.runbook
     if errand is None:
         return Done("failed", f"this agent does not know {runbook.action}")
     try:
-        said = await errand()
+        said = await errand(runbooks.check_parameters(runbook, judged.order.parameters))
     except OSError as error:
         return Done("failed", f"{runbook.title}: {error.strerror}")
     return Done("succeeded", "", ({"about": runbook.title, "exit_code": 0, "output": said[: hands.MAX_OUTPUT]},))

@@ -125,7 +125,7 @@ class Runbook:
     parameters: Annotated[tuple[Parameter, ...], Field(max_length=20)] = ()
     variants: Annotated[tuple[Variant, ...], Field(max_length=4)] = ()
     proves: Word | None = None
-    action: Literal["run_checks_now", "collect_support_bundle", "erase_payload"] | None = None
+    action: Literal["run_checks_now", "collect_support_bundle", "clear_suppressions", "erase_payload"] | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Runbook":
@@ -136,7 +136,7 @@ class Runbook:
         if bool(self.variants) == (self.action is not None or self.people_only):
             raise ValueError("a runbook has variants, or an action of the agent, or is for people only")
         taken = {name for variant in self.variants for step in variant.every_step for name in step.takes}
-        if taken != set(names) and self.action != "erase_payload":
+        if self.action is None and taken != set(names):
             raise ValueError(f"parameters that are not both declared and taken: {', '.join(taken ^ set(names))}")
         return self
 

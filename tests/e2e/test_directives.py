@@ -1,5 +1,6 @@
 """What a real server wants of a real appliance: the policy that its operators made, and orders by its API."""
 
+import contextlib
 import json
 import urllib.request
 from collections.abc import AsyncIterator
@@ -8,7 +9,12 @@ from typing import Any
 
 import pytest
 
+from ccagent import attempts, opening
+from ccagent.attempts import Attempt, Moment
+from ccagent.clock import Boot, ClockWatch
+from ccagent.places import Places
 from ccserver.localpg import Urls
+from ccshared.vocabulary import Outcome
 from tests.e2e.processes import Clinic
 
 
@@ -104,3 +110,22 @@ def test_a_support_bundle_is_collected_by_order(clinic: Clinic) -> None:
     bundle = clinic.config.parent / "agent" / "support-bundle.tar.gz"
     assert bundle.stat().st_mode & 0o777 == 0o600
     assert entries_of(clinic, "order_result")[0]["status"] == "succeeded"
+
+
+def test_what_is_suppressed_is_tried_again_by_order(clinic: Clinic) -> None:
+    clinic.command("once")
+    key_of, now = ("box", "backup", "run-backup"), Moment(1_800_000_000_000, Boot("boot", 1), 1)
+    places = Places(clinic.config.parent / "agent")
+    with contextlib.closing(opening.open_store(places, ClockWatch().stamp())) as store:
+        for number in range(3):
+            store.write_now(attempts.begin, Attempt(f"r-{number}", "i", key_of, "L1", "rule", "why", {}, {}), now)
+            store.write_now(attempts.end, f"r-{number}", Outcome.SUCCESS, "it passes", 1)
+        assert store.write_now(attempts.suppress_if_flapping, key_of, now)
+    secret, who = key(clinic), clinic.status()["appliance"]
+    body = {"appliance_id": who, "runbook_id": "clear-suppressions", "parameters": {"check": "backup"}}
+    api(clinic, secret, "/sites/clinic/orders", body)
+    clinic.command("once")
+    (proof,) = entries_of(clinic, "order_result")
+    assert (proof["status"], proof["steps"][0]["output"]) == ("succeeded", "1 cleared")
+    with contextlib.closing(opening.open_store(places, ClockWatch().stamp())) as store:
+        assert store.read(attempts.suppressions) == []

@@ -132,7 +132,7 @@ def equip(machine: Machine) -> None:
     machine.agent.directives.errands = {**machine.agent.directives.errands, "run_checks_now": _nothing}
 
 
-async def _nothing() -> str:
+async def _nothing(_: object) -> str:
     return "simulated: nothing to see"
 
 
