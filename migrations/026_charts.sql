@@ -24,7 +24,8 @@ END
 $function$;
 DROP TRIGGER IF EXISTS queue_sampled ON appliances;
 CREATE TRIGGER queue_sampled AFTER UPDATE OF last_checkin ON appliances FOR EACH ROW
-    WHEN (NEW.waiting IS NOT NULL AND date_bin('10 minutes', NEW.last_checkin, timestamptz 'epoch')
+    WHEN (NEW.waiting IS NOT NULL AND NEW.last_checkin IS NOT NULL
+          AND date_bin('10 minutes', NEW.last_checkin, timestamptz 'epoch')
           IS DISTINCT FROM date_bin('10 minutes', OLD.last_checkin, timestamptz 'epoch'))
     EXECUTE FUNCTION cc_sample_queue();
 

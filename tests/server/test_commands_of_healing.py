@@ -7,6 +7,7 @@ from ccserver.config import Config
 from ccserver.context import Context
 from ccserver.errors import SecondPersonNeededError
 from ccserver.keys import KeyFile
+from ccserver.live import Streams
 from ccserver.localpg import Urls
 from ccserver.ordering import Who
 from ccserver.scope import Database
@@ -34,7 +35,7 @@ async def cli(database: Urls, settings: Config) -> CommandLine:
 @pytest.fixture
 def server_context(db: Database, settings: Config) -> Context:
     """What a server's handlers have, so that policies can be made while commands run beside it."""
-    return context.make(db, KeyFile(settings.key_file), settings, marks.load(settings.key_file))
+    return context.make(db, KeyFile(settings.key_file), settings, marks.load(settings.key_file), Streams())
 
 
 async def test_an_order_is_pushed_shown_and_cancelled(cli: CommandLine) -> None:

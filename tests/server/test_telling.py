@@ -15,6 +15,7 @@ import pytest
 from ccserver import context, deadman, keys, marks, notices, secret_rotation, sweeps, targets, telling
 from ccserver.config import Config, Smtp
 from ccserver.keys import KeyFile
+from ccserver.live import Streams
 from ccserver.queries import notifications
 from ccserver.retention import Terms
 from ccserver.targets import Target
@@ -491,7 +492,7 @@ async def test_a_sender_that_runs_all_along_opens_channels_while_and_after_all_s
     server: Running, settings: Config, hook: HttpReceiver
 ) -> None:
     new = (await made(server, channel(hook)))["channel"]
-    ctx = context.make(server.db, KeyFile(settings.key_file), settings, marks.load(settings.key_file))
+    ctx = context.make(server.db, KeyFile(settings.key_file), settings, marks.load(settings.key_file), Streams())
     running = telling.sender(ctx)
     keys.rotate_all(settings.key_file)  # the seals are still by the key of before
 
