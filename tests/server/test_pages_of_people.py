@@ -15,6 +15,7 @@ from ccshared.purposes import EnrolmentCode
 from ccshared.vocabulary import Role
 from tests.devices import Device, Running
 from tests.operators import audited, with_key
+from tests.pages import assert_plain
 from tests.people import Person, add, signed_in
 
 HTML = {"Accept": "text/html"}
@@ -278,8 +279,7 @@ async def test_a_bar_marks_the_page_that_is_open(owner: Person) -> None:
     assert re.search(r'href="/" aria-current="page"', await page(owner, "/sites/acme-clinic"))
 
 
-async def test_no_page_has_a_script_a_style_or_another_hosts_address(owner: Person, device: Device) -> None:
+async def test_no_page_has_a_script_of_its_own_a_style_or_another_hosts_address(owner: Person, device: Device) -> None:
     one = f"/sites/acme-clinic/appliances/{device.appliance_id}"
     for path in ("/", "/sites/acme-clinic", one, "/incidents", "/codes?site=acme-clinic", "/people", "/keys", "/audit"):
-        shown = await page(owner, path)
-        assert not re.search(r"<script|<style|\sstyle=|\son[a-z]+=|(?:href|src|action)=\"https?://", shown), path
+        assert_plain(await page(owner, path), path)
