@@ -69,17 +69,23 @@ class Directives:
 async def follow_policy(these: Directives, client: Client) -> None:
     """Fetch the policy whenever a check-in says that there is another, for ever.
 
-    What fails is tried again when the next check-in says so: those have their own backoff.
+    What fails is tried again after a pause that grows, or at once when the next check-in says so: it may be a stop.
     """
+    failures = 0
     while True:
         await these.policy_wanted.wait()
         these.policy_wanted.clear()
         try:
             await policy_now(these, client)
         except RequestError as error:
+            failures += 1
             log.warning("the policy is not fetched: %s", error)
+            await _until(these.policy_wanted, wait_s(error, failures, these.pace.uniform))
+            these.policy_wanted.set()
         except PolicyRefusedError:
             await asyncio.sleep(REFUSED_S)
+        else:
+            failures = 0
 
 
 async def policy_now(these: Directives, client: Client) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from ccagent import (
     alarms,
+    directives,
     evidence,
     helper_client,
     identity,
@@ -29,6 +30,7 @@ from ccagent.alarms import Alarm
 from ccagent.client import Client, RequestError
 from ccagent.clock import ClockWatch
 from ccagent.config import BackupSettings, ChecksSettings, Config
+from ccagent.directives import Directives
 from ccagent.evidence import Beginning
 from ccagent.healing import Healer
 from ccagent.helper import pinning
@@ -40,6 +42,7 @@ from ccagent.places import Places
 from ccagent.policy import InForce
 from ccagent.queue import Epoch, HeldReceipt
 from ccagent.store import Store
+from ccagent.uploader import Pace
 from ccshared import ed25519, notes, orders
 from ccshared.messages import ServerKey
 from ccshared.orders import SignedOrder
@@ -48,6 +51,7 @@ from tests.agent import root_helper
 from tests.agent.directing import (
     NAME,
     give_order,
+    give_policy,
     now_ms,
     order_of,
     policy_of,
@@ -520,3 +524,20 @@ def test_a_salvaged_store_still_knows_what_ran(appliance: Appliance) -> None:
     assert kept is not None
     assert kept.status == "running"
     assert appliance.store.read(order_clock.now_ms, appliance.watch.boot()) >= 2_000_000_000_000
+
+
+async def test_a_policy_that_could_not_be_fetched_is_fetched_again_before_the_next_check_in(
+    appliance: Appliance,
+) -> None:
+    healer, taken = appliance.healer, asyncio.Event()
+    pace = Pace(uniform=lambda _least, _most: 0.05)
+    these = Directives(healer, appliance.places, healer.config, pace, {}, changed=taken.set)
+    these.policy_wanted.set()
+    following = asyncio.create_task(directives.follow_policy(these, appliance.client))
+    await asyncio.sleep(0.3)  # the server has none to give
+    give_policy(appliance.server, policy_of(appliance.book, mode="stop"))
+    async with asyncio.timeout(20):
+        await taken.wait()
+    following.cancel()
+    assert healer.in_force is not None
+    assert healer.in_force.policy.mode == "stop"
