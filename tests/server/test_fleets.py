@@ -61,8 +61,13 @@ async def active(server: Running) -> list[Any]:
 
 
 async def end(server: Running, row: Any, status: str = "succeeded") -> None:
-    """Let an appliance answer its order, and the order for many go on, as the route does."""
+    """Let an appliance take its order and answer it, and the order for many go on, as the routes do.
+
+    One that was taken back meanwhile is not run: the appliance asks last, and is told so.
+    """
     async with server.db.appliance(row["site_id"], row["appliance_id"]) as scope:
+        if await orders.acknowledge(scope, row["id"]) == "cancelled":
+            return
         assert await orders.answer(scope, row["id"], Answer(status, {"status": status})) == row["fleet_order_id"]
     await advance(server, row["fleet_order_id"])
 
