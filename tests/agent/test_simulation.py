@@ -112,7 +112,7 @@ def test_what_the_end_cuts_short_is_no_error() -> None:
 
 def test_repairs_are_counted_in_any_24_hours_of_one_appliance() -> None:
     day = mending.DAY_MS
-    begun = [Begun("repair", 1, at, None) for at in (0, day // 2, day - 1, day, day + 1)]
+    begun = [Begun("repair", 1, at, None, None) for at in (0, day // 2, day - 1, day, day + 1)]
     assert mending.most_in_a_day(begun) == 4
     assert mending.most_in_a_day([replace(one, number=at) for at, one in enumerate(begun)]) == 1
     assert mending.most_in_a_day([]) == 0
@@ -121,9 +121,9 @@ def test_repairs_are_counted_in_any_24_hours_of_one_appliance() -> None:
 def test_orders_that_run_at_the_same_moment_are_counted_and_repairs_are_not() -> None:
     deeds = Deeds()
     for number, kind in enumerate(("order", "repair", "order")):
-        deeds.begin(Begun(kind, number, 0, None))
+        deeds.begin(Begun(kind, number, 0, None, None))
     deeds.end("order")
-    deeds.begin(Begun("order", 3, 1, None))
+    deeds.begin(Begun("order", 3, 1, None, None))
     told = deeds.summary()
     assert (told["repairs"], told["orders"], told["most_orders_at_once"]) == (1, 3, 2)
 

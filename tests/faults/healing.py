@@ -52,7 +52,6 @@ FULL_FROM, LIVE_LONG = 400, 20
 BUDGET, SHARE_PERCENT, FAILURES = 3, 5, 3
 HOURLY_S, MINUTELY_S, STEP_S = 3600.0, 60.0, 5.0
 LATE = 1.1  # chance stretches the time between two check-ins so far
-UNDER_WAY_S = 5.0  # so old may an answer be when it arrives: one given just before the stop does not tell of it
 AT_ONCE_S = 30.0  # from a check-in's answer to what it asks for, after the 20 s of what the helper is still at
 BESIDE = 40
 RUNBOOK = "run-backup"
@@ -210,12 +209,13 @@ def _judge_stop(row: Row, deeds: Deeds, stopped: Stopped, every_s: float) -> Non
     late = [one for one in deeds.begun[stopped.begun :] if _is_late(one, stopped.at_ms, every_s)]
     row.count("broken with budget left when the stop came", stopped.untried)
     row.count("begun before the stop was heard", len(deeds.begun) - stopped.begun - len(late))
-    row.expect(not late, f"{len(late)} begun after the stop was heard, the first: {late[:1]}")
+    row.expect(
+        not late, f"{len(late)} begun after the stop was heard, the first: {late[:1]}, the stop at {stopped.at_ms}"
+    )
 
 
 def _is_late(one: Begun, stopped_ms: int, every_s: float) -> bool:
-    knew = (one.heard_ms or 0) >= stopped_ms + UNDER_WAY_S * 1000
-    heard = knew and one.at_ms > (one.heard_ms or 0) + AT_ONCE_S * 1000
+    heard = (one.asked_ms or 0) >= stopped_ms and one.at_ms > (one.heard_ms or 0) + AT_ONCE_S * 1000
     return heard or one.at_ms > stopped_ms + (every_s * LATE + AT_ONCE_S) * 1000
 
 

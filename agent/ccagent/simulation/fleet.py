@@ -201,6 +201,8 @@ async def _live(scenario: Scenario, stage: Stage, run: _Run) -> None:
     lives = []
     for one in run.fleet:
         line = Line(run.wire, one.number, one.cuts, run.counts, since, stopwatch)
+        if one.machine is not None:
+            line = replace(line, checked_in=one.machine.checked_in)
         client = Client(scenario.server_url, enrolment.device(one.who), wire=line)
         lives.append(asyncio.create_task(appliance.live(replace(one, time=since), scenario, client, end)))
     beside = None if stage.meanwhile is None else asyncio.ensure_future(stage.meanwhile(run.fleet))

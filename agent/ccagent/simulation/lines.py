@@ -36,7 +36,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class Line:
-    """A wire that may be cut. `time` is the simulation's clock, `stopwatch` what latencies are measured with (s)."""
+    """A wire that may be cut. `time` is the simulation's clock, `stopwatch` what latencies are measured with (s).
+
+    `checked_in` is told of each check-in that was answered, and how long that took by the simulation's clock (s).
+    """
 
     wire: Wire
     number: int
@@ -44,13 +47,15 @@ class Line:
     tally: Tally
     time: Callable[[], float]
     stopwatch: Callable[[], float]
+    checked_in: Callable[[float], None] = lambda _: None
 
     async def exchange(self, request: Request) -> Answer:
         """Return the server's answer; OSError when the line is cut."""
         for cut in self.cuts:
             if cut.covers(self.time()):
                 await self._get_nowhere(cut)
-        self.tally.reached(self.number, self.time())
+        asked_at = self.time()
+        self.tally.reached(self.number, asked_at)
         began, answer = self.stopwatch(), None
         try:
             answer = await self.wire.exchange(request)
@@ -58,6 +63,8 @@ class Line:
             if answer is None:
                 self.tally.failed()
         self.tally.answered(f"{request.method} {request.path}", answer.status, (self.stopwatch() - began) * 1000)
+        if request.path.endswith("/checkin") and answer.status == 200:
+            self.checked_in(self.time() - asked_at)
         return answer
 
     async def _get_nowhere(self, cut: Cut) -> None:

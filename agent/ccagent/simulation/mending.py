@@ -29,11 +29,16 @@ LOOK_S = 300.0  # between two rounds of a real agent
 
 @dataclass(frozen=True)
 class Begun:
-    """An order or a repair that a helper was asked for: where, when, and its last check-in by then (ms UTC)."""
+    """An order or a repair that a helper was asked for: where and when (ms UTC).
+
+    `asked_ms` and `heard_ms` are when its last check-in by then was asked and answered: what was set in between, the
+    answer need not tell.
+    """
 
     kind: str
     number: int
     at_ms: int
+    asked_ms: int | None
     heard_ms: int | None
 
 
@@ -89,6 +94,8 @@ class Machine:
     chance: random.Random
     deeds: Deeds
     broken: bool = False
+    asked_ms: int | None = None
+    heard_ms: int | None = None
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -105,8 +112,13 @@ class Machine:
                 return {"ok": True}
         raise HelperRefusedError("nothing is known of it")
 
+    def checked_in(self, took_s: float) -> None:
+        """Note that a check-in is answered now, and when it was asked."""
+        self.heard_ms = self.agent.pace.now_ms()
+        self.asked_ms = self.heard_ms - round(took_s * 1000)
+
     async def _run(self, kind: str) -> dict[str, Any]:
-        self.deeds.begin(Begun(kind, self.number, self.agent.pace.now_ms(), self.agent.vitals.last_checkin_at_ms))
+        self.deeds.begin(Begun(kind, self.number, self.agent.pace.now_ms(), self.asked_ms, self.heard_ms))
         try:
             await asyncio.sleep(self.knobs.repair_s)
         finally:
