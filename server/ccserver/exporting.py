@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from ccserver import verify
@@ -93,11 +93,6 @@ def keys_of(keys: ServerKeys) -> bytes:
 
 def _ms(moment: datetime | None) -> int | None:
     return None if moment is None else round(moment.timestamp() * 1000)
-
-
-def from_ms(ms: int) -> datetime:
-    """Return a moment from milliseconds since 1970."""
-    return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 async def _write_log(scope: SiteScope, keys: ServerKeys, asked: Asked, pack: Pack, log: Log) -> list[bytes]:

@@ -25,7 +25,7 @@ async def two(db: Database) -> Database:
 
 async def test_a_partner_sees_its_own_sites_only(two: Database) -> None:
     async with two.partner("alpha") as scope:
-        assert [site.id for site in await sites.page_by_name(scope, 50, 0)] == ["alpha-site"]
+        assert [site.id for site in await sites.open_by_name(scope, 50)] == ["alpha-site"]
         assert await scope.conn.fetchval("SELECT count(*) FROM sites") == 1
 
 
@@ -71,7 +71,7 @@ async def test_an_exception_rolls_back_and_frees_the_connection(two: Database) -
                 await sites.insert(scope, "gone", "gone")
                 raise ZeroDivisionError
     async with two.partner("alpha") as scope:
-        assert len(await sites.page_by_name(scope, 50, 0)) == 1
+        assert len(await sites.open_by_name(scope, 50)) == 1
 
 
 async def test_a_cancelled_request_leaves_no_open_transaction(two: Database) -> None:

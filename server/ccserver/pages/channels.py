@@ -28,7 +28,6 @@ from ccshared.vocabulary import ChannelKind, Severity
 
 _CHANGED = "Somebody changed it since you opened this page. What stands here is new: look, then go on."
 _FIELDS = 16
-_BYTES = 64 * 1024
 _PLATFORM = "/platform"
 _Minutes = Annotated[int, Field(ge=0, le=31 * 24 * 60)]
 
@@ -109,7 +108,7 @@ async def show_list(request: Request) -> Response:
 
 async def create(request: Request) -> Response:
     """Make a channel; a webhook's secret is shown this once."""
-    said = forms.message_of(await forms.read_form(request, _BYTES, _FIELDS), Form).given()
+    said = forms.message_of(await forms.read_form(request, forms.LONG_BYTES, _FIELDS), Form).given()
     asked, ctx = forms.checked(NewChannel, said), context.of(request)
     channel_handling.check(ctx, asked)
     secret = channel_handling.secret_of(asked)
@@ -127,7 +126,7 @@ async def show(request: Request) -> Response:
 
 async def change(request: Request) -> Response:
     """Change a channel; where it leads stays when the form does not say it anew."""
-    fields = await forms.read_form(request, _BYTES, _FIELDS)
+    fields = await forms.read_form(request, forms.LONG_BYTES, _FIELDS)
     said = forms.message_of(fields, Form).given()
     said.pop("kind", None)
     said.setdefault("site_ids", None)  # an empty field means every site

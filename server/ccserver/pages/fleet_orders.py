@@ -20,8 +20,6 @@ from ccserver.scope import PartnerScope
 from ccshared import ids
 from ccshared.messages import Id, Message, Prose, Word
 
-_CHANGED = "The catalogue has another runbook of this name since you looked. Nothing was ordered: look again."
-_BYTES = 64 * 1024
 _FORESEEN = 20
 _MEMBERS = 50
 _Act = Callable[[PartnerScope, str], Awaitable[None]]
@@ -111,11 +109,7 @@ async def choose(request: Request) -> Response:
         pass  # a platform admin says of which partner
     values = {
         "asked": asked,
-        "runbooks": runbook_view.offered(catalogue),
-        "runbook": runbook_view.find(catalogue, asked.runbook) if asked.runbook else None,
-        "life_minutes": ordering.LIFE_S // 60,
-        "most_minutes": ordering.MAX_LIFE_S // 60,
-    }
+    } | runbook_view.choice(catalogue, asked.runbook)
     return render.page(request, "fleet_choice.html", values)
 
 
@@ -129,7 +123,7 @@ async def create(request: Request) -> Response:
     """Order what the preview showed; the same form again leads to the same order for many."""
     asked, checked = await _read(request)
     if not runbook_view.is_same(checked.runbook, asked):
-        return await _preview(request, asked, checked, refused=_CHANGED)
+        return await _preview(request, asked, checked, refused=runbook_view.CHANGED)
     who = ordering.who(request.state.principal)
     async with auth.partner_scope(request) as scope:
         made = await fleets.begin(scope, _means(request), checked, asked.target(), who)
@@ -169,7 +163,7 @@ async def _done(request: Request, act: _Act) -> Response:
 
 
 async def _read(request: Request) -> tuple[Asked, Checked]:
-    fields = await forms.read_form(request, _BYTES, runbook_view.FIELDS)
+    fields = await forms.read_form(request, forms.LONG_BYTES, runbook_view.FIELDS)
     asked, catalogue = forms.message_of(fields, Asked), context.of(request).catalogue
     return asked, ordering.check(catalogue, runbook_view.wanted(catalogue, asked, fields))
 

@@ -13,6 +13,7 @@ from ccshared.messages import Message
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 _REVISION = re.compile(r"[0-9]{1,15}")
+LONG_BYTES = 64 * 1024  # of a form with prose: 4,000 letters, each escaped
 _FORM_BYTES = 8192
 _FORM_FIELDS = 8
 

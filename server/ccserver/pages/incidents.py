@@ -21,7 +21,6 @@ from ccshared.vocabulary import Level, Severity
 
 _COMMENTS = 100
 _SEEN_LETTERS = 20_000
-_COMMENT_BYTES = 64 * 1024  # 4,000 letters, each escaped
 _CHANGED = "Somebody did something about it since you opened this page. What stands here is new: look, then go on."
 _Change = Callable[[SiteScope, str, str, int], Awaitable[IncidentDetail]]
 
@@ -90,7 +89,7 @@ async def resolve(request: Request) -> Response:
 
 async def comment(request: Request) -> Response:
     """Add a comment."""
-    asked = forms.message_of(await forms.read_form(request, _COMMENT_BYTES), NewComment)
+    asked = forms.message_of(await forms.read_form(request, forms.LONG_BYTES), NewComment)
     incident_id = path_id(request, "incident")
     async with auth.site_scope(request) as scope:
         await incident_handling.comment(scope, request.state.principal.actor, incident_id, asked.body)

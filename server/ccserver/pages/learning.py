@@ -20,7 +20,6 @@ from ccshared.messages import Id, Message, Prose
 from ccshared.vocabulary import RuleStatus
 
 _PATTERNS = ListQuery(limit=20)
-_BYTES = 64 * 1024
 _CHANGED = "Somebody decided, or the numbers changed, since you opened this page. Nothing was done: look, then decide."
 _Decide = Callable[[PartnerScope, Decision, str | None], Awaitable[Rule]]
 
@@ -82,7 +81,7 @@ async def demote(request: Request) -> Response:
 
 
 async def _decide(request: Request, decide: _Decide) -> Response:
-    fields, rule_id = await forms.read_form(request, _BYTES), path_id(request, "rule")
+    fields, rule_id = await forms.read_form(request, forms.LONG_BYTES), path_id(request, "rule")
     asked = forms.message_of(fields, Judgement)
     decision = Decision(rule_id, forms.revision_of(fields), request.state.principal.actor, asked.comment)
     try:

@@ -21,9 +21,6 @@ from ccshared.messages import Id, Message, Word
 from ccshared.runbooks import Runbook
 from ccshared.vocabulary import OrderStatus
 
-_CHANGED = "The catalogue has another runbook of this name since you looked. Nothing was ordered: look again."
-_BYTES = 64 * 1024
-
 _LOOKED_THROUGH = 2_000  # newest entries of a site, for the evidence of an order
 
 
@@ -114,11 +111,7 @@ async def choose(request: Request) -> Response:
         "site_name": names.get(scope.site_id, scope.site_id),
         "appliances": boxes,
         "asked": asked,
-        "runbooks": runbook_view.offered(catalogue),
-        "runbook": runbook_view.find(catalogue, asked.runbook) if asked.runbook else None,
-        "life_minutes": ordering.LIFE_S // 60,
-        "most_minutes": ordering.MAX_LIFE_S // 60,
-    }
+    } | runbook_view.choice(catalogue, asked.runbook)
     return render.page(request, "order_choice.html", values)
 
 
@@ -132,7 +125,7 @@ async def create(request: Request) -> Response:
     """Order what the preview showed; the same form again leads to the same order."""
     asked, checked = await _read(request)
     if not runbook_view.is_same(checked.runbook, asked):
-        return await _preview(request, asked, checked, refused=_CHANGED)
+        return await _preview(request, asked, checked, refused=runbook_view.CHANGED)
     keys, who = context.of(request).keys, ordering.who(request.state.principal)
     async with auth.site_scope(request) as scope:
         made = await ordering.push(scope, keys, asked.appliance, checked, who)
@@ -161,7 +154,7 @@ async def cancel(request: Request) -> Response:
 
 
 async def _read(request: Request) -> tuple[Asked, Checked]:
-    fields = await forms.read_form(request, _BYTES, runbook_view.FIELDS)
+    fields = await forms.read_form(request, forms.LONG_BYTES, runbook_view.FIELDS)
     asked, catalogue = forms.message_of(fields, Asked), context.of(request).catalogue
     return asked, ordering.check(catalogue, runbook_view.wanted(catalogue, asked, fields))
 

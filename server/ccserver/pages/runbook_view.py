@@ -13,6 +13,7 @@ from ccshared.messages import Id, Message, Word
 from ccshared.runbooks import Runbook, Step, Value, Variant, digest, fill
 
 FIELDS = 40  # of a form: the twenty parameters that a runbook may take, and what is asked beside
+CHANGED = "The catalogue has another runbook of this name since you looked. Nothing was ordered: look again."
 _MARK = "p."  # before the name of a parameter in a form
 
 
@@ -38,6 +39,16 @@ class Shown:
 def offered(catalogue: Catalogue) -> list[Runbook]:
     """Return what may be ordered, by title."""
     return sorted((each for each in catalogue.values() if not each.people_only), key=lambda each: each.title)
+
+
+def choice(catalogue: Catalogue, runbook_id: str | None) -> dict[str, Any]:
+    """Return what a form is made of that chooses a runbook and, once one is chosen, asks for its parameters."""
+    return {
+        "runbooks": offered(catalogue),
+        "runbook": find(catalogue, runbook_id) if runbook_id else None,
+        "life_minutes": LIFE_S // 60,
+        "most_minutes": MAX_LIFE_S // 60,
+    }
 
 
 def find(catalogue: Catalogue, runbook_id: str) -> Runbook:

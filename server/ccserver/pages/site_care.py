@@ -19,7 +19,6 @@ from ccshared.messages import Hex32, Line, Message, Name, Prose, Word
 
 _CHANGED = "Somebody changed it since you opened this page. What stands here is new: look, then go on."
 _NOT_CONFIRMED = "Nothing was closed: the id that you typed is not this site's."
-_BYTES = 64 * 1024
 _REDACTIONS = 200
 
 
@@ -79,7 +78,7 @@ async def show(request: Request) -> Response:
 
 async def change(request: Request) -> Response:
     """Give the site another name and other tags."""
-    fields = await forms.read_form(request, _BYTES)
+    fields = await forms.read_form(request, forms.LONG_BYTES)
     asked, revision = forms.message_of(fields, Naming), forms.revision_of(fields)
     tags = forms.checked(Tags, {"tags": asked.tags.split()}).tags
     try:
@@ -142,7 +141,7 @@ async def show_waivers(request: Request) -> Response:
 
 async def waive(request: Request) -> Response:
     """Let a check not count for a while."""
-    asked = forms.message_of(await forms.read_form(request, _BYTES), NewWaiver)
+    asked = forms.message_of(await forms.read_form(request, forms.LONG_BYTES), NewWaiver)
     until = datetime.now(UTC) + timedelta(days=asked.days)
     async with auth.site_scope(request) as scope:
         draft = Draft(asked.check_id, asked.host_id, asked.reason, until)
@@ -187,7 +186,7 @@ async def show_redactions(request: Request) -> Response:
 
 async def ask_redaction(request: Request) -> Response:
     """Ask that an entry's payload be erased; another person approves it."""
-    asked = forms.message_of(await forms.read_form(request, _BYTES), NewRedaction)
+    asked = forms.message_of(await forms.read_form(request, forms.LONG_BYTES), NewRedaction)
     who = ordering.second(request.state.principal)  # persons only: two of them must agree
     async with auth.site_scope(request) as scope:
         _, copies = await redacting.request(scope, asked.origin, asked.seq, asked.reason, who.actor)

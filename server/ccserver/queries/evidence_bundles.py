@@ -17,6 +17,18 @@ from ccshared.entries import Entry
 
 
 @dataclass(frozen=True)
+class Naming:
+    """An entry of an appliance's log that names an incident or an order: what was done, who was asked, how it ended."""
+
+    kind: str
+    log_id: int
+    origin: str
+    seq: int
+    leaf: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle as lists show it; `bundle_hash` is the 32-byte leaf, `generated_at` None where only a leaf is kept."""
 

@@ -2,23 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
+from ccserver.queries.evidence_bundles import Naming
 from ccserver.queries.incident_comments import Comment
 from ccserver.queries.incidents import IncidentDetail
 from ccserver.scope import SiteScope
-
-
-@dataclass(frozen=True)
-class Proof:
-    """An entry of the appliance's log about an incident: what was done, or that a person was asked."""
-
-    kind: str
-    log_id: int
-    origin: str
-    seq: int
-    leaf: bytes
-    received_at: datetime
 
 
 @dataclass(frozen=True)
@@ -30,7 +18,7 @@ class Story:
     hostname: str
     seen: str
     comments: Sequence[Comment]
-    evidence: Sequence[Proof]
+    evidence: Sequence[Naming]
 
 
 async def read(scope: SiteScope, incident_id: str, letters: int, comments: int) -> Story | None:
@@ -73,5 +61,5 @@ async def read(scope: SiteScope, incident_id: str, letters: int, comments: int) 
     if row is None:
         return None
     said = [Comment(*each) for each in row["comments"]]
-    evidence = [Proof(*each) for each in row["evidence"]]
+    evidence = [Naming(*each) for each in row["evidence"]]
     return Story(IncidentDetail(*row["incident"]), row["site_name"], row["hostname"], row["seen"], said, evidence)

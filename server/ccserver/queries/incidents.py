@@ -144,36 +144,6 @@ async def revisions(scope: ApplianceScope, ids: Sequence[str]) -> dict[str, Inci
     return {row["id"]: IncidentKept(id=row["id"], epoch=row["epoch_number"], revision=row["revision"]) for row in rows}
 
 
-async def list_open_of_sites(
-    scope: PartnerScope | SiteScope, site_ids: Sequence[str], limit: int
-) -> dict[str, tuple[int, list[Incident]]]:
-    """Return, by site, how many incidents are open and the newest `limit` of them, newest first."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT i.site_id, i.id, i.appliance_id, i.host_id, i.incident_type, i.severity,
-               coalesce(left(i.raw_data->>'reason', 500), '') AS reason, i.occurrences, i.created_at, i.last_seen_at,
-               i.escalated_at, i.total
-        FROM (
-            SELECT site_id, id, appliance_id, host_id, incident_type, severity, raw_data, occurrences, created_at,
-                   last_seen_at, escalated_at, count(*) OVER (PARTITION BY site_id) AS total,
-                   row_number() OVER (PARTITION BY site_id ORDER BY created_at DESC, id DESC) AS place
-            FROM incidents
-            WHERE partner_id = $1 AND site_id = ANY ($2) AND resolved_at IS NULL AND closed_by_hand_at IS NULL
-        ) i
-        WHERE i.place <= $3
-        ORDER BY i.site_id, i.place
-        """,
-        scope.partner_id,
-        site_ids,
-        limit,
-    )
-    found: dict[str, tuple[int, list[Incident]]] = {}
-    for row in rows:
-        values = {name: value for name, value in row.items() if name != "total"}
-        found.setdefault(row["site_id"], (row["total"], []))[1].append(Incident(**values))
-    return found
-
-
 async def newest(scope: PartnerScope, wanted: Filter, page: Page) -> list[IncidentDetail]:
     """Return a page of the partner's incidents, newest first."""
     rows = await scope.conn.fetch(

@@ -10,6 +10,7 @@ import orjson
 from ccserver.errors import NotPendingError
 from ccserver.listing import Page
 from ccserver.queries import planner
+from ccserver.queries.evidence_bundles import Naming
 from ccserver.scope import ApplianceScope, PartnerScope, SiteScope
 
 
@@ -318,18 +319,6 @@ async def find(scope: SiteScope, order_id: str) -> OrderDetail | None:
 
 
 @dataclass(frozen=True)
-class Proof:
-    """An entry of an appliance's log that names an order: how it ended, or why it was rejected."""
-
-    kind: str
-    log_id: int
-    origin: str
-    seq: int
-    leaf: bytes
-    received_at: datetime
-
-
-@dataclass(frozen=True)
 class Story:
     """An order with what its site and its appliance are called, and the signed envelope (None before its release)."""
 
@@ -337,7 +326,7 @@ class Story:
     site_name: str
     hostname: str
     envelope: bytes | None
-    evidence: Sequence[Proof]
+    evidence: Sequence[Naming]
 
 
 async def story(scope: SiteScope, order_id: str, most: int) -> Story | None:
@@ -377,7 +366,7 @@ async def story(scope: SiteScope, order_id: str, most: int) -> Story | None:
         return None
     values = dict(row)
     parameters, result = orjson.loads(values.pop("parameters")), values.pop("result")
-    evidence = [Proof(*each) for each in values.pop("evidence")]
+    evidence = [Naming(*each) for each in values.pop("evidence")]
     told = {name: values.pop(name) for name in ("site_name", "hostname", "envelope")}
     return Story(
         OrderDetail(Order(**values), parameters, orjson.loads(result) if result else None), **told, evidence=evidence

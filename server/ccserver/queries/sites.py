@@ -45,26 +45,6 @@ async def insert(scope: PartnerScope, site_id: str, name: str) -> None:
         raise NotFoundError(f"There is no partner {scope.partner_id}.") from error
 
 
-async def page_by_name(scope: PartnerScope, limit: int, offset: int, auditor_id: str | None = None) -> list[Site]:
-    """Return a page of the partner's sites by name: all, or those that an auditor may read."""
-    rows = await scope.conn.fetch(
-        """
-        SELECT id, partner_id, name, created_at
-        FROM sites
-        WHERE partner_id = $1
-          AND ($4::text IS NULL
-               OR EXISTS (SELECT FROM user_sites u WHERE u.partner_id = $1 AND u.site_id = sites.id AND u.user_id = $4))
-        ORDER BY name, id
-        LIMIT $2 OFFSET $3
-        """,
-        scope.partner_id,
-        limit,
-        offset,
-        auditor_id,
-    )
-    return [Site(**row) for row in rows]
-
-
 async def find_anywhere(scope: PlatformScope, site_id: str) -> Site | None:
     """Return a site of any partner."""
     row = await scope.conn.fetchrow("SELECT id, partner_id, name, created_at FROM sites WHERE id = $1", site_id)
