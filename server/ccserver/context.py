@@ -36,7 +36,7 @@ class Context:
     limits: Limits
     catalogue: Mapping[str, Runbook]
     catalogue_digest: str
-    streams: Streams = field(default_factory=Streams)
+    streams: Streams
     metrics: Metrics = field(default_factory=Metrics)
     refusals_told: Told = field(default_factory=lambda: Told(Buckets(_TOLD)))
     keys_used: Buckets = field(default_factory=lambda: Buckets(Rate(1 / 60, 1)))

@@ -233,6 +233,19 @@ async def test_new_evidence_is_sent_at_once(bench: Bench) -> None:
     task.cancel()
 
 
+async def test_what_nothing_changed_is_not_looked_through_again_and_what_is_sealed_then_is_sent(bench: Bench) -> None:
+    for _ in range(2):  # the receipt of the first time is a change of its own
+        await bench.uploader.drain()
+    asked: list[str] = []
+    bench.store.read(lambda tx: tx.connection.set_trace_callback(asked.append))
+    asked.clear()
+    await bench.uploader.drain()
+    assert asked == []
+    await bench.add(1)
+    await bench.uploader.drain()
+    assert bench.stored == bench.status.watermark == 2
+
+
 async def test_new_evidence_does_not_end_a_wait(bench: Bench) -> None:
     bench.witness.tricks["append"].append("503")
     task = asyncio.create_task(bench.uploader.run())

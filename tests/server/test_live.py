@@ -95,6 +95,13 @@ async def test_the_stream_of_an_auditor_whose_site_was_taken_away_ends(server: R
         assert await said(lines, "event: end")
 
 
+async def test_the_stream_of_all_an_auditors_sites_ends_when_one_is_taken_away(server: Running) -> None:
+    async with watching(await with_session(server, "auditor", "acme-clinic")) as lines:
+        assert await said(lines, ": beat")
+        await _admin(server, "DELETE FROM user_sites")
+        assert await said(lines, "event: end")
+
+
 async def test_one_persons_oldest_stream_ends_when_there_are_too_many(server: Running) -> None:
     who = await with_session(server, "viewer")
     async with watching(who) as first:

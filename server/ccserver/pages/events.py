@@ -69,7 +69,7 @@ async def _words(request: Request, asked: EventsQuery, stream: Stream) -> AsyncI
         word = await stream.listen(asked.beat_s)
         try:
             request.state.principal = await auth.principal(request, Caller.AUDIT)
-            if (await _may_watch(request, asked.site))[0] != stream.partner_id:
+            if await _may_watch(request, asked.site) != (stream.partner_id, stream.sites):
                 word = Word.END
         except DatabaseUnavailableError:  # who listens comes again
             return
