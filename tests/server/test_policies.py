@@ -8,6 +8,8 @@ import pytest
 
 from ccserver import keys, marks, policy_making, restores
 from ccserver.config import Config
+from ccserver.queries import appliances
+from ccserver.scope import widen
 from ccshared import policy
 from ccshared.policy import Policy
 from tests.devices import Device, Running
@@ -89,6 +91,24 @@ async def test_the_stop_switch_reaches_an_appliance_within_one_check_in(device: 
     await put(root if level == "platform" else owner, at.get(level, box(device, "settings")), "healing.mode", "stop")
     assert await etag(device) > before.version
     assert (before.mode, (await fetched(device)).mode) == ("heal", "stop")
+
+
+async def test_a_stop_that_is_set_while_a_policy_is_made_reaches_the_appliance_all_the_same(device: Device) -> None:
+    owner = await with_key(device.server, "owner")
+    await put(owner, "settings", "healing.mode", "heal")
+    before = await fetched(device)
+    async with device.server.db.appliance("acme-clinic", device.appliance_id) as scope:
+        made_from = (await appliances.lock_policy(scope)).basis
+    assert made_from is not None
+    await put(owner, "settings", HOURS, 30)  # so the policy is to be made anew
+    async with device.server.db.appliance("acme-clinic", device.appliance_id) as scope:
+        held = await appliances.lock_policy(scope)
+        stopping = asyncio.create_task(put(owner, "settings", "healing.mode", "stop"))
+        await asyncio.sleep(1)  # what the policy is made from was read before
+        await appliances.keep_policy(await widen(scope), device.appliance_id, held.version, made_from)
+    await stopping
+    assert await etag(device) > before.version
+    assert (await fetched(device)).mode == "stop"
 
 
 async def test_a_setting_concerns_only_whom_it_is_for(device: Device) -> None:
