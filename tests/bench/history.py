@@ -11,6 +11,7 @@ import asyncpg
 from ccserver import migrate
 from ccserver.localpg import Urls
 from ccshared import ed25519, notes
+from tests.bench import history_of_healing
 from tests.databases import Server
 
 SITES, BOXES = 1000, 3
@@ -154,7 +155,7 @@ async def database(server: Server, size: Size, witness: str, tell: Callable[[str
 
 
 def _digest(witness: str) -> str:
-    made = hashlib.sha256(FILL.encode() + witness.encode())
+    made = hashlib.sha256((FILL + history_of_healing.FILL + witness).encode())
     for path in sorted(MIGRATIONS.glob("*.sql")):
         made.update(path.read_bytes())
     return made.hexdigest()[:12]
@@ -174,15 +175,22 @@ async def _fill(urls: Urls, size: Size, witness: str) -> None:
     conn = await asyncpg.connect(urls.admin)
     log_size = 1 << (size.per_log - 1).bit_length()
     await conn.execute("SET maintenance_work_mem = '512MB'; SET work_mem = '256MB'")
-    await conn.execute(
-        FILL.format(
-            sites=SITES, boxes=BOXES, appliances=APPLIANCES, per=size.per_log, size=log_size, incidents=size.incidents,
-            days=size.days, orders=size.incidents // 10,
-        )
-    )  # fmt: skip
+    said = {
+        "sites": SITES, "boxes": BOXES, "appliances": APPLIANCES, "per": size.per_log, "size": log_size,
+        "incidents": size.incidents, "days": size.days, "orders": size.incidents // 10,
+        "fleets": min(size.incidents // 10 // SITES, 50), "samples": 7 * 24 * 6,
+    }  # fmt: skip
+    await conn.execute(FILL.format(**said))
+    await conn.execute(history_of_healing.FILL.format(**said, **history_of_healing.words()))
     await conn.execute("SET session_replication_role = replica")
     records = [(*_log(number, log_size), witness) for number in range(APPLIANCES)]
     await conn.copy_records_to_table("evidence_logs", records=records, columns=_LOG)
+    for version, envelope in enumerate(history_of_healing.policies(), 1):
+        await conn.execute(
+            "INSERT INTO policies (site_id, partner_id, appliance_id, version, content_hash, envelope)"
+            " SELECT site_id, partner_id, id, $1, $2, $3 FROM appliances",
+            version, f"{version:064x}", envelope,
+        )  # fmt: skip
     await conn.execute("RESET session_replication_role")
     await conn.execute("VACUUM ANALYZE")
     await conn.close()
