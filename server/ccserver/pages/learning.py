@@ -13,7 +13,7 @@ from ccserver.http import Caller, Endpoint, path_id, read_query
 from ccserver.listing import Cursor, ListQuery
 from ccserver.pages import forms, render
 from ccserver.promoting import Decision
-from ccserver.queries import pattern_stats, rule_trials, rules
+from ccserver.queries import pattern_stats, planner, rule_trials, rules
 from ccserver.queries.rules import Rule
 from ccserver.scope import PartnerScope
 from ccshared.messages import Id, Message, Prose
@@ -45,6 +45,7 @@ async def show_list(request: Request) -> Response:
         name = f"rules:{scope.partner_id}"
         page = listing.page_of(ListQuery(cursor=asked.cursor), key, name)
         rows = await rules.newest(scope, asked.status, page)
+        await planner.join_by_hash(scope)
         fates = await rule_trials.fates(scope, [row.id for row in rows])
         patterns = await pattern_stats.newest(scope, None, listing.page_of(_PATTERNS, key, f"patterns:{name}"))
     found = listing.listing(rows, page, lambda row: (row.created_at, row.id), key, name)

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import jinja2
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -69,6 +70,11 @@ def page(request: Request, template: str, values: Mapping[str, Any], status: int
         "request_id": request_id(request),
     }
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | dict(values)), status, _HEADERS)
+
+
+def part(template: str, values: Mapping[str, Any]) -> str:
+    """Return a part of a page that is the same for everybody, whole HTML: a page that shows it escapes it no more."""
+    return Markup(_TEMPLATES.get_template(template).render(values))  # noqa: S704  escaped by the template
 
 
 def choose(request: Request, partner_id: str) -> None:

@@ -13,7 +13,7 @@ async def read_in_order(scope: PartnerScope | SiteScope) -> None:
     )
 
 
-async def join_by_hash(scope: PartnerScope) -> None:
+async def join_by_hash(scope: PartnerScope | SiteScope) -> None:
     """Have the rest of the transaction join and group whole sets by hash, each read once.
 
     The planner expects row security to leave one row of each, and would compare every row of one with every other.
