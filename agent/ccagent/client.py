@@ -37,6 +37,7 @@ from ccshared.messages import (
     OrderKept,
     OrderResult,
     OrdersWaiting,
+    OrderTaking,
     PatternReports,
     PlanAnswer,
     PlanRequest,
@@ -286,9 +287,13 @@ class Client:
         """Return the orders that wait; nothing of them is proved yet."""
         return _message(OrdersWaiting, await self._authorized(Request("GET", "/orders")))
 
-    async def acknowledge_order(self, order_id: str) -> OrderKept:
-        """Say that an order arrived; return how it stands: only one that is acknowledged then is to be run."""
-        return _message(OrderKept, await self._authorized(Request("POST", f"/orders/{order_id}/ack", b"{}")))
+    async def acknowledge_order(self, order_id: str, taker: str) -> OrderKept:
+        """Say that an order arrived and who takes it; return how it stands: only an acknowledged one is to be run.
+
+        ProtocolError (order-taken) when it was taken by another name before.
+        """
+        said = OrderTaking(taker=taker)
+        return _message(OrderKept, await self._authorized(_with_body("POST", f"/orders/{order_id}/ack", said)))
 
     async def put_order_result(self, order_id: str, result: OrderResult) -> None:
         """Say how an order stands; the same again is no harm."""

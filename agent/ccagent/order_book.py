@@ -3,6 +3,7 @@
 An id that stands here is never run again, whatever becomes of the process, the helper or the server.
 """
 
+import secrets
 from dataclasses import dataclass
 
 from ccagent.store import Tx
@@ -31,6 +32,16 @@ def known(tx: Tx, order_id: str) -> Kept | None:
     """Return an order that was taken before."""
     found = _rows(tx, "WHERE id = ?", (order_id,))
     return found[0] if found else None
+
+
+def taker(tx: Tx, order: SignedOrder) -> str:
+    """Return what this copy of the appliance calls itself where it takes that order: 32 hex, the same each time."""
+    tx.execute(
+        "INSERT OR IGNORE INTO takers (order_id, taker, expires_ms) VALUES (?, ?, ?)",
+        (order.id, secrets.token_hex(16), order.expires_ms),
+    )
+    name: str = tx.execute("SELECT taker FROM takers WHERE order_id = ?", (order.id,)).fetchone()[0]
+    return name
 
 
 def start(tx: Tx, order: SignedOrder, envelope_sha256: str, at_ms: int) -> bool:
@@ -107,6 +118,7 @@ def prune(tx: Tx, order_clock_ms: int) -> int:
     """Forget the ids of orders that expired 30 days ago by the order clock, once the server took their results."""
     before = order_clock_ms - KEPT_AFTER_MS
     tx.execute("DELETE FROM refused_orders WHERE at < ?", (before,))
+    tx.execute("DELETE FROM takers WHERE expires_ms < ?", (before,))
     return tx.execute(
         "DELETE FROM orders WHERE expires_ms < ? AND result IS NOT NULL AND answered_at IS NOT NULL", (before,)
     ).rowcount

@@ -129,7 +129,7 @@ async def _take_ours(these: Orders, order: SignedOrder, offered: dict[str, Any],
     except RefusedError as error:
         await _reject(these, order, sha256, str(error))
         return
-    status = await _acknowledge(these, order.id)
+    status = await _acknowledge(these, order)
     if status is OrderStatus.RUNNING:
         await _reject(these, order, sha256, "it was begun before, by an earlier copy of this appliance")
     elif status is not OrderStatus.ACKNOWLEDGED:
@@ -139,13 +139,18 @@ async def _take_ours(these: Orders, order: SignedOrder, offered: dict[str, Any],
         await (_erase(these, judged) if runbook is erasure.RUNBOOK else _run(these, judged))
 
 
-async def _acknowledge(these: Orders, order_id: str) -> OrderStatus | None:
-    """Say that an order arrived, and return how it stands: a cancellation is heard here at the latest."""
+async def _acknowledge(these: Orders, order: SignedOrder) -> OrderStatus | None:
+    """Say that this copy takes an order, and return how it stands: a cancellation is heard here at the latest.
+
+    None when it is gone, or another copy of this appliance took it.
+    """
+    taker = await these.healer.store.write(order_book.taker, order)
     try:
-        return (await these.client.acknowledge_order(order_id)).status
+        return (await these.client.acknowledge_order(order.id, taker)).status
     except RequestError as error:
         if not _is_refusal(error):
             raise
+        log.warning("order %s is not for this copy: %s", order.id, error)
         return None
 
 

@@ -49,6 +49,7 @@ _TABLES = {
     "suppressions": "SELECT * FROM suppressions ORDER BY host_id, check_name, runbook",
     "orders": "SELECT * FROM orders ORDER BY rowid",
     "refused_orders": "SELECT * FROM refused_orders ORDER BY envelope_sha256",
+    "takers": "SELECT * FROM takers ORDER BY order_id",
     "order_clock": "SELECT * FROM order_clock ORDER BY id",
     "policies": "SELECT * FROM policies ORDER BY appliance_id",
 }

@@ -90,6 +90,10 @@ class NotPendingError(CentralCommandError):
     """The order does not wait any more: an appliance took it, or it ended."""
 
 
+class OrderTakenError(CentralCommandError):
+    """Another copy of this appliance took the order: it runs there, or ran, and nowhere else."""
+
+
 class RunbookUnknownError(NotFoundError):
     """The catalogue has no such runbook."""
 

@@ -1,8 +1,8 @@
 """Orders for many appliances go on: the canary first, then a share of the partner's appliances at once.
 
 What happens next is decided with the row locked, so two servers never do it twice; whoever brings a result, or the
-next round of any server, carries it on. It pauses by itself when the canary fails or three in a row do, and a person
-resumes it.
+next round of any server, carries it on. It pauses by itself when the canary fails, or began and is not heard of again,
+or when three in a row fail, and a person resumes it.
 """
 
 import logging
@@ -25,6 +25,7 @@ from ccshared.vocabulary import FleetStatus, SettingLevel
 
 SHARE_PERCENT = 5
 FAILURES = 3
+UNHEARD_S = 3600  # beyond what a runbook may take: an order may have cut its own appliance off
 PAUSED_BY = "server:fleet"
 _AT_ONCE = 200  # orders for many that one round carries on
 log = logging.getLogger("ccserver.fleets")
@@ -113,7 +114,7 @@ async def advance(scope: PartnerScope, means: Means, fleet_order_id: str) -> int
     await fleet_orders.skip_gone(scope, fleet.id)
     now = await fleet_orders.progress(scope, fleet.id)
     ends = await fleet_orders.last_ends(scope, fleet.id, fleet.resumed_at, FAILURES)
-    reason = why_paused(fleet, now, ends, means.catalogue)
+    reason = why_paused(fleet, now, ends, means.catalogue) or await _why_unheard(scope, fleet, now, means.catalogue)
     if reason is not None:
         await _pause(scope, fleet, reason)
         return 0
@@ -132,6 +133,17 @@ def why_paused(fleet: FleetOrder, now: Progress, ends: Sequence[str], catalogue:
         return "the canary failed"
     if len(ends) == FAILURES and "succeeded" not in ends:
         return f"{FAILURES} failures in a row"
+    return None
+
+
+async def _why_unheard(scope: PartnerScope, fleet: FleetOrder, now: Progress, catalogue: Catalogue) -> str | None:
+    """Return that a canary began and is not heard of: what it did may be why, and no other follows it."""
+    runbook = catalogue.get(fleet.runbook_id)
+    if runbook is None or not now.active or not on_trial(fleet, now):
+        return None
+    longest_s = max((sum(step.time_limit_s for step in each.every_step) for each in runbook.variants), default=0)
+    if await fleet_orders.is_unheard(scope, fleet.id, longest_s + UNHEARD_S):
+        return "the canary began and nothing was heard of it since"
     return None
 
 

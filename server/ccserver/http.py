@@ -113,6 +113,7 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
     errors.AlreadyExistsError: (409, "already-exists"),
     errors.SiteClosedError: (409, "site-closed"),
     errors.NotPendingError: (409, "not-pending"),
+    errors.OrderTakenError: (409, "order-taken"),
     errors.PeopleOnlyError: (409, "people-only"),
     errors.HealingStoppedError: (409, "healing-stopped"),
     errors.RuleStateError: (409, "rule-state"),

@@ -268,6 +268,12 @@ class OrdersWaiting(Message):
     orders: list[dict[str, Any]]
 
 
+class OrderTaking(Message):
+    """Who takes an order: a name that one copy of the appliance made up for it; None from agents that made none."""
+
+    taker: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
+
+
 class OrderKept(Message):
     """What the server holds of an order now; a result that came first stays."""
 

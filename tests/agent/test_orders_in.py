@@ -407,6 +407,17 @@ async def test_a_cancellation_is_heard_at_the_latest_when_it_is_acknowledged(app
     assert appliance.helper.lines() == []
 
 
+async def test_of_two_copies_the_one_that_took_an_order_runs_it(appliance: Appliance) -> None:
+    made = order_of(appliance.book)
+    give_order(appliance.server, made)
+    appliance.server.takers[made.id] = "f" * 32  # a copy took it that was made before the order came
+    await appliance.attend()
+    assert (appliance.helper.lines(), appliance.store.read(order_book.known, made.id)) == ([], None)
+    appliance.server.takers[made.id] = appliance.store.write_now(order_book.taker, made)
+    await appliance.attend()
+    assert len(appliance.helper.lines()) == 1
+
+
 async def test_an_order_that_an_earlier_copy_began_is_not_begun_again(appliance: Appliance) -> None:
     made = order_of(appliance.book)
     appliance.server.order_status[made.id] = "running"

@@ -1,5 +1,6 @@
 """What a simulation is told, counts and judges."""
 
+import asyncio
 import math
 import random
 from dataclasses import replace
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ccagent import clock
 from ccagent.client import Answer, Request
 from ccagent.places import BadConfigError
-from ccagent.simulation import lines, mending, scenario, tally
+from ccagent.simulation import appliance, fleet, lines, mending, scenario, tally
+from ccagent.simulation.fleet import Stage
 from ccagent.simulation.lines import Cut, Line
 from ccagent.simulation.mending import Begun, Deeds
 from ccagent.simulation.scenario import Objectives, Scenario
@@ -130,3 +133,18 @@ def test_orders_that_run_at_the_same_moment_are_counted_and_repairs_are_not() ->
 
 def test_a_misspelt_name_of_healing_is_said(tmp_path: Path) -> None:
     assert "did you mean helps" in refused(tmp_path, LEAST + "[healing]\nhelp = 0.5")
+
+
+async def test_all_appliances_have_one_wall_clock_and_it_is_this_machines(tmp_path: Path) -> None:
+    plan = scenario.Scenario(server_url="http://127.0.0.1:1", appliances=2, duration_s=1)
+    zero_ms = fleet.wall_at_zero_ms(plan, Stage(tmp_path))
+    agents = []
+    for number in (1, 2):
+        agents.append(appliance.switch_on(plan, appliance.places_of(tmp_path, number), number, zero_ms))
+        await asyncio.sleep(0.05)
+    first, second = (agent.pace.now_ms() for agent in agents)
+    here = clock.now_ms()
+    for agent in agents:
+        agent.store.close()
+    assert 0 <= second - first < 10_000
+    assert 0 <= here - first < 10_000

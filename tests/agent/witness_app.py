@@ -84,6 +84,7 @@ class Witness:
         self.policy_etag: str | None = None
         self.orders: dict[str, dict[str, Any]] = {}  # envelopes by the name under which they are delivered
         self.order_status: dict[str, str] = {}
+        self.takers: dict[str, str] = {}
         self.results: list[tuple[str, dict[str, Any]]] = []
         self.plan: Any = None
         self.planned: list[dict[str, Any]] = []
@@ -315,7 +316,10 @@ async def acknowledge(witness: Witness, request: Request, trick: str) -> Respons
     order = request.path_params["order"]
     if order not in witness.orders:
         return problem(404, "not-found")
-    return JSONResponse({"status": witness.order_status.setdefault(order, "acknowledged")})
+    status, taker = witness.order_status.setdefault(order, "acknowledged"), (await request.json())["taker"]
+    if status in ("acknowledged", "running") and witness.takers.setdefault(order, taker) != taker:
+        return problem(409, "order-taken")
+    return JSONResponse({"status": status})
 
 
 async def result(witness: Witness, request: Request, trick: str) -> Response:

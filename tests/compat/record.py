@@ -99,7 +99,7 @@ async def talk(running: Running, folder: Path) -> tuple[Device, str, str]:
         await client.epochs()
         await client.policy()
         await client.orders()
-        await client.acknowledge_order(order)
+        await client.acknowledge_order(order, "0" * 32)
         now_ms = int(time.time() * 1000)
         await client.put_order_result(order, OrderResult(status=OrderStatus.RUNNING, started_ms=now_ms))
         done = OrderResult(status=OrderStatus.SUCCEEDED, started_ms=now_ms, finished_ms=now_ms, reason="done")

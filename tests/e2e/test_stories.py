@@ -218,7 +218,7 @@ async def test_a_runbook_is_ordered_after_a_preview_and_watched_until_it_is_done
     await expect(page.locator("[data-live-state]")).to_have_text("live")
     await expect(page.locator("#state")).to_contain_text("pending")
     one = page.url.rpartition("/")[2]
-    assert (await device.call("POST", f"orders/{one}/ack")).status_code < 300
+    assert (await device.call("POST", f"orders/{one}/ack", json={})).status_code < 300
     await expect(page.locator("#state")).to_contain_text("acknowledged", timeout=LIVE_MS)
     result = {"status": "succeeded", "reason": "all checks ran", "steps": []}
     assert (await device.call("POST", f"orders/{one}/result", json=result)).status_code < 300

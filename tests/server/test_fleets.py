@@ -118,6 +118,24 @@ async def test_a_canary_that_fails_pauses_it_and_a_person_lets_it_go_on(server: 
     assert [action for action, _ in await audited(server)] == ["fleet_order.create", "fleet_order.resume"]
 
 
+async def test_a_canary_that_began_and_is_not_heard_of_pauses_it(server: Running) -> None:
+    await add(server, 40)
+    fleet = await begun(server)
+    (first,) = await active(server)
+    async with server.db.appliance(first["site_id"], first["appliance_id"]) as scope:
+        await orders.answer(scope, first["id"], Answer("running", {}))
+    assert (await advance(server, fleet), (await shown(server, fleet))[0]) == (0, "running")
+    async with server.db.platform() as platform:
+        await platform.conn.execute(
+            "UPDATE orders SET started_at = now() - interval '1 day' WHERE id = $1", first["id"]
+        )
+    assert await advance(server, fleet) == 0
+    found = (await (await with_key(server, "viewer")).call("GET", f"{FLEETS}/{fleet}")).json()["fleet_order"]
+    assert (found["status"], found["pause_reason"]) == ("paused", "the canary began and nothing was heard of it since")
+    assert (await act(server, fleet, "resume")).status_code == 200
+    assert len(await active(server)) == 2  # a share of two, of which that one is
+
+
 async def test_three_failures_in_a_row_pause_it_and_a_success_between_does_not(server: Running) -> None:
     await add(server, 60)
     fleet = await begun(server)

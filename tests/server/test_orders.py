@@ -77,7 +77,7 @@ async def test_an_order_is_signed_delivered_and_answered(device: Device) -> None
     assert (signed.runbook, signed.digest) == (LOW, runbooks.digest(known))
     assert signed.parameters["unit"] == "rsyslog.service"
     assert signed.expires_ms - signed.issued_ms == 3_600_000
-    assert (await device.call("POST", f"orders/{made['id']}/ack")).json() == {"status": "acknowledged"}
+    assert (await device.call("POST", f"orders/{made['id']}/ack", json={})).json() == {"status": "acknowledged"}
     assert await ended(device, made["id"], "running") == "running"
     assert not await waits(device)
     assert len(await fetched(device)) == 1  # an appliance that lost its place finds it again
@@ -192,10 +192,35 @@ async def test_an_appliance_reaches_its_own_released_orders_alone(device: Device
     waiting = await pushed(device, await with_session(device.server, "owner"), HIGH)
     assert (await fetched(other), await waits(other)) == ([], False)
     for order_id, who in ((made["id"], other), (waiting["id"], device), ("nothing", device)):
-        assert (await who.call("POST", f"orders/{order_id}/ack")).status_code == 404
+        assert (await who.call("POST", f"orders/{order_id}/ack", json={})).status_code == 404
         answer = await who.call("POST", f"orders/{order_id}/result", json={"status": "succeeded"})
         assert answer.status_code == 404
     assert (await shown(device.server, made["id"]))["order"]["status"] == "pending"
+
+
+async def test_an_order_is_taken_by_one_copy_of_an_appliance_however_often_it_asks(device: Device) -> None:
+    made = await pushed(device)
+    one, other = {"taker": "1" * 32}, {"taker": "2" * 32}
+    for _ in range(2):  # its first answer may be lost
+        assert (await device.call("POST", f"orders/{made['id']}/ack", json=one)).json() == {"status": "acknowledged"}
+    for said in (other, {}):
+        assert type_of(await device.call("POST", f"orders/{made['id']}/ack", json=said)) == "order-taken"
+    assert await ended(device, made["id"], "running") == "running"
+    assert type_of(await device.call("POST", f"orders/{made['id']}/ack", json=other)) == "order-taken"
+    assert await ended(device, made["id"]) == "succeeded"
+    assert (await device.call("POST", f"orders/{made['id']}/ack", json=other)).json() == {"status": "succeeded"}
+
+
+async def test_two_copies_that_ask_at_once_are_told_apart(device: Device) -> None:
+    made = await pushed(device)
+    asked = [device.call("POST", f"orders/{made['id']}/ack", json={"taker": f"{n:032x}"}) for n in range(6)]
+    assert sorted(answer.status_code for answer in await asyncio.gather(*asked)) == [200, *[409] * 5]
+
+
+async def test_an_agent_of_before_takes_an_order_without_a_name(device: Device) -> None:
+    made = await pushed(device)
+    for said in ({}, {"taker": "1" * 32}):  # and is replaced by one that makes them
+        assert (await device.call("POST", f"orders/{made['id']}/ack", json=said)).json() == {"status": "acknowledged"}
 
 
 async def test_the_first_result_stays_however_often_another_is_sent(device: Device) -> None:
@@ -203,7 +228,7 @@ async def test_the_first_result_stays_however_often_another_is_sent(device: Devi
     assert await ended(device, made["id"], "failed", reason="first") == "failed"
     for status in ("failed", "succeeded", "running", "rejected"):
         assert await ended(device, made["id"], status, reason="second") == "failed"
-    assert (await device.call("POST", f"orders/{made['id']}/ack")).json() == {"status": "failed"}
+    assert (await device.call("POST", f"orders/{made['id']}/ack", json={})).json() == {"status": "failed"}
     assert (await shown(device.server, made["id"]))["result"]["reason"] == "first"
 
 
@@ -212,7 +237,7 @@ async def test_a_result_wins_over_having_been_given_up(device: Device, given_up:
     made = await pushed(device)
     async with device.server.db.platform() as scope:
         await scope.conn.execute("UPDATE orders SET status = $1, finished_at = now()", given_up)
-    assert (await device.call("POST", f"orders/{made['id']}/ack")).json() == {"status": given_up}
+    assert (await device.call("POST", f"orders/{made['id']}/ack", json={})).json() == {"status": given_up}
     assert await fetched(device) == []
     assert await ended(device, made["id"]) == "succeeded"
 

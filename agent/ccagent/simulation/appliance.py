@@ -79,11 +79,15 @@ def places_of(state_dir: Path, number: int) -> Places:
     return FleetPlaces(state_dir / name_of(number))
 
 
-def switch_on(scenario: Scenario, places: Places, number: int, start_ms: int) -> Agent:
-    """Open an enrolled appliance's store and return its agent, on the clock of the running loop."""
+def switch_on(scenario: Scenario, places: Places, number: int, zero_ms: int) -> Agent:
+    """Open an enrolled appliance's store and return its agent, on the clock of the running loop.
+
+    `zero_ms` (UTC) is what the wall clock says when the loop's time is 0: one for all, or what one did is judged by
+    when another did.
+    """
     time = asyncio.get_running_loop().time
     chance = random.Random(f"{scenario.seed} pace {number}")  # noqa: S311 - to be repeated, not to be secret
-    clocks = Clocks(lambda: start_ms + round(time() * 1000), time, lambda: True)
+    clocks = Clocks(lambda: zero_ms + round(time() * 1000), time, lambda: True)
     watch = ClockWatch(clocks)
     step_s = STEP_S if scenario.clock == "real" else math.inf
     return Agent(

@@ -88,9 +88,9 @@ async def _play(scenario: Scenario, stage: Stage) -> Outcome:
             enrolled = await _enrol(scenario, stage, wire, stop)
             counts = Tally(scenario.appliances)
             with contextlib.ExitStack() as stores:
-                fleet = []
+                fleet, zero_ms = [], wall_at_zero_ms(scenario, stage)
                 for number in range(1, scenario.appliances + 1):
-                    fleet.append(one := _member(scenario, stage, number, counts))
+                    fleet.append(one := _member(scenario, stage, number, counts, zero_ms))
                     stores.callback(one.agent.store.close)
                 await _live(scenario, stage, _Run(fleet, counts, wire, stop))
                 summary = _summary(fleet, counts) | {"enrolled_now": enrolled} | _healed(fleet, stage.deeds)
@@ -158,7 +158,15 @@ def _is_known(stage: Stage, number: int) -> bool:
     return identity.load_enrolment(appliance.places_of(stage.state_dir, number)) is not None
 
 
-def _member(scenario: Scenario, stage: Stage, number: int, counts: Tally) -> Appliance:
+def wall_at_zero_ms(scenario: Scenario, stage: Stage) -> int:
+    """Return what the one wall clock of all appliances says (ms UTC) when the loop's time is 0."""
+    if stage.start_ms is not None:
+        return stage.start_ms
+    passed_s = asyncio.get_running_loop().time() + scenario.begins_ago_s
+    return clock.now_ms() - round(passed_s * 1000)
+
+
+def _member(scenario: Scenario, stage: Stage, number: int, counts: Tally, zero_ms: int) -> Appliance:
     places = appliance.places_of(stage.state_dir, number)
     who = identity.load_enrolment(places)
     if who is None:
@@ -168,8 +176,7 @@ def _member(scenario: Scenario, stage: Stage, number: int, counts: Tally) -> App
     for cut in cuts:
         if cut.end_s <= scenario.duration_s:
             counts.await_return(number, cut.end_s)
-    start_ms = clock.now_ms() - round(scenario.begins_ago_s * 1000) if stage.start_ms is None else stage.start_ms
-    agent = appliance.switch_on(scenario, places, number, start_ms)
+    agent = appliance.switch_on(scenario, places, number, zero_ms)
     machine = _machine(scenario, stage, number, agent)
     return Appliance(number, agent, who, cuts, chance, chance.random() < scenario.failing_share, machine=machine)
 

@@ -306,6 +306,23 @@ async def last_ends(scope: PartnerScope, fleet_order_id: str, since: datetime | 
     return [row["status"] for row in rows]
 
 
+async def is_unheard(scope: PartnerScope, fleet_order_id: str, after_s: int) -> bool:
+    """Return whether an order of it was begun longer ago than that, and nothing was heard of its end."""
+    found: bool = await scope.conn.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM orders o
+            WHERE o.partner_id = $1 AND o.fleet_order_id = $2 AND o.status = 'running'
+              AND o.started_at < now() - make_interval(secs => $3)
+        )
+        """,
+        scope.partner_id,
+        fleet_order_id,
+        after_s,
+    )
+    return found
+
+
 async def skip_gone(scope: PartnerScope, fleet_order_id: str) -> None:
     """Pass over appliances that left service, or whose site was closed, before their turn came."""
     await scope.conn.execute(

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ccserver.errors import NotPendingError
+from ccserver.errors import NotPendingError, OrderTakenError
 from ccserver.listing import Page
 from ccserver.queries import planner
 from ccserver.queries.evidence_bundles import Naming
@@ -176,24 +176,30 @@ async def deliverable(scope: ApplianceScope, limit: int) -> list[bytes]:
     return [row["envelope"] for row in rows]
 
 
-async def acknowledge(scope: ApplianceScope, order_id: str) -> str | None:
-    """Write that the appliance has the order, once; return its status, None when there is no such released order."""
-    status: str | None = await scope.conn.fetchval(
+async def acknowledge(scope: ApplianceScope, order_id: str, taker: str | None = None) -> str | None:
+    """Write that the appliance has the order, and which copy of it, once; return its status, None without the order.
+
+    OrderTakenError when it was taken by another name and is not over.
+    """
+    row = await scope.conn.fetchrow(
         """
-        WITH taken AS (
-            UPDATE orders SET status = 'acknowledged', acknowledged_at = now()
-            WHERE site_id = $1 AND appliance_id = $2 AND id = $3 AND envelope IS NOT NULL AND status = 'pending'
-            RETURNING status
-        )
-        SELECT coalesce((SELECT status FROM taken), status)
-        FROM orders
+        UPDATE orders
+        SET status = CASE status WHEN 'pending' THEN 'acknowledged' ELSE status END,
+            acknowledged_at = CASE status WHEN 'pending' THEN now() ELSE acknowledged_at END,
+            taker = CASE status WHEN 'pending' THEN $4 ELSE taker END
         WHERE site_id = $1 AND appliance_id = $2 AND id = $3 AND envelope IS NOT NULL
+        RETURNING status, taker
         """,
         scope.site_id,
         scope.appliance_id,
         order_id,
+        taker,
     )
-    return status
+    if row is None:
+        return None
+    if row["status"] in ("acknowledged", "running") and row["taker"] not in (None, taker):
+        raise OrderTakenError("Another copy of this appliance took this order.")
+    return str(row["status"])
 
 
 async def answer(scope: ApplianceScope, order_id: str, said: Answer) -> str | None:

@@ -9,7 +9,7 @@ from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, path_id, read, reply
 from ccserver.queries import orders
 from ccserver.queries.orders import Answer
-from ccshared.messages import MAX_ORDERS, OrderKept, OrderResult, OrdersWaiting
+from ccshared.messages import MAX_ORDERS, OrderKept, OrderResult, OrdersWaiting, OrderTaking
 from ccshared.vocabulary import OrderStatus
 
 
@@ -24,8 +24,9 @@ async def show_waiting(request: Request) -> Response:
 async def acknowledge(request: Request) -> Response:
     """Write that the appliance has an order; the answer says what it is now: one that was given up need not begin."""
     device, order_id = auth.device(request), path_id(request, "order")
+    said = await read(request, OrderTaking)
     async with context.of(request).db.appliance(device.site_id, device.appliance_id) as scope:
-        status = await orders.acknowledge(scope, order_id)
+        status = await orders.acknowledge(scope, order_id, said.taker)
     if status is None:
         raise NotFoundError
     return reply(OrderKept(status=OrderStatus(status)))
@@ -50,6 +51,6 @@ async def report(request: Request) -> Response:
 _ONE = "/agent/v1/orders/{order}"
 ENDPOINTS = [
     Endpoint("GET", "/agent/v1/orders", show_waiting, Caller.DEVICE, None, {200: OrdersWaiting}),
-    Endpoint("POST", _ONE + "/ack", acknowledge, Caller.DEVICE, None, {200: OrderKept}),
+    Endpoint("POST", _ONE + "/ack", acknowledge, Caller.DEVICE, OrderTaking, {200: OrderKept}),
     Endpoint("POST", _ONE + "/result", report, Caller.DEVICE, OrderResult, {200: OrderKept}),
 ]
