@@ -19,7 +19,7 @@ APPLIANCES = SITES * BOXES
 SERVER_NAME = "cc.example"
 MIGRATIONS = Path(migrate.__file__).parent / "migrations"
 # Past references and triggers, for they are not on trial. What stands at once is the same in each; what was, is scaled:
-# {per} entries a log, {incidents} incidents of which two in a hundred are open, {orders} orders and audit entries.
+# {per} entries a log, {incidents} incidents of which twenty of a site are open, {orders} orders and audit entries.
 FILL = """
     SET session_replication_role = replica;
     INSERT INTO partners (id, name) VALUES ('p-0', 'Partner');
@@ -58,7 +58,7 @@ FILL = """
            CASE WHEN open THEN NULL ELSE 'ran run-backup' END, CASE WHEN open THEN NULL ELSE 'success' END,
            CASE WHEN open THEN NULL ELSE 90000 END, 1, 1
     FROM (SELECT n, now() - ({incidents} - n) * interval '365 days' / {incidents} AS moment,
-                 hashint8(n / 1000) % 50 = 0 AS open
+                 n / {sites} % ({incidents} / {sites} / 20) = 0 AS open
           FROM generate_series(0, {incidents} - 1) n) made;
     INSERT INTO site_totals (site_id, partner_id, incidents, open_low, open_medium, open_high, open_critical,
                              success_count, l1_count, l2_count, l3_count)

@@ -33,7 +33,7 @@ from tests.bench.measure import Block, Pair, Result, times
 from tests.databases import Server
 
 NUMBER = 10_000_000 if os.environ.get("FULL") else 1_000_000
-SHARE = 100  # of the history in the one that it is compared with
+SHARE = 10  # of the history in the one that it is compared with
 AT_MOST_MS, AT_MOST_RATIO, OR_MS = 100, 1.3, 0.5
 ASKED, ROUNDS, WARM = 100, 61, 12
 BUILD = Path("build/bench")
@@ -281,7 +281,7 @@ async def _compared(much: Asker, little: Asker, name: str) -> Result:
     ours, other = (statistics.median(each) * 1000 for each in zip(*found, strict=True))
     reached = ratio <= AT_MOST_RATIO or ours - other <= OR_MS
     said = f"{ours:.1f} ms : {other:.1f} ms"
-    what = f"{name}, ÷ at a hundredth of the history"
+    what = f"{name}, ÷ at a tenth of the history"
     return Result("pages", what, ratio, low, high, f"at most {AT_MOST_RATIO}, or + {OR_MS} ms", reached, said)
 
 

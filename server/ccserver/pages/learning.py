@@ -25,9 +25,10 @@ _Decide = Callable[[PartnerScope, Decision, str | None], Awaitable[Rule]]
 
 
 class LearningQuery(Message):
-    """Which rules are listed, and where the page begins."""
+    """Which rules are listed, where the page begins, and of which site the patterns are: of all, unless said."""
 
     status: RuleStatus | None = None
+    site: Id | None = None
     cursor: Cursor | None = None
 
 
@@ -47,7 +48,7 @@ async def show_list(request: Request) -> Response:
         rows = await rules.newest(scope, asked.status, page)
         await planner.join_by_hash(scope)
         fates = await rule_trials.fates(scope, [row.id for row in rows])
-        patterns = await pattern_stats.newest(scope, None, listing.page_of(_PATTERNS, key, f"patterns:{name}"))
+        patterns = await pattern_stats.newest(scope, asked.site, listing.page_of(_PATTERNS, key, f"patterns:{name}"))
     found = listing.listing(rows, page, lambda row: (row.created_at, row.id), key, name)
     values = {
         "rules": found.items,
