@@ -1,4 +1,4 @@
--- What pages read at size: how each site stands, orders of a status, how rules fare.
+-- What pages read at size: how each site stands, and orders of a status.
 
 -- How each site of the partner stands, or each that an auditor may read; a family that never ran on an appliance is unknown.
 -- It runs as whoever asks, under their row security: naming the partner is the second lock. `p_online`, `p_overdue` and
@@ -71,7 +71,3 @@ REVOKE ALL ON FUNCTION cc_sites_stand(text, text, timestamptz, timestamptz, time
 GRANT EXECUTE ON FUNCTION cc_sites_stand(text, text, timestamptz, timestamptz, timestamptz, timestamptz, text[]) TO cc_server;
 
 CREATE INDEX IF NOT EXISTS idx_orders_of_status ON orders (partner_id, status, created_at DESC, id DESC);
--- With what is summed beside the key, so that how a rule fares on thousands of appliances is read from the index alone.
-DROP INDEX IF EXISTS idx_rule_trials_partner;
-CREATE INDEX IF NOT EXISTS idx_rule_trials_of_rule ON rule_trials (partner_id, rule_id)
-    INCLUDE (site_id, appliance_id, total_count, success_count, base_count, base_successes);

@@ -19,6 +19,7 @@ from ccserver.scope import PartnerScope
 from ccshared.messages import Id, Message, Prose
 from ccshared.vocabulary import RuleStatus
 
+_RULES = 20  # a page; each is summed over all the appliances that it runs on
 _PATTERNS = ListQuery(limit=20)
 _CHANGED = "Somebody decided, or the numbers changed, since you opened this page. Nothing was done: look, then decide."
 _Decide = Callable[[PartnerScope, Decision, str | None], Awaitable[Rule]]
@@ -44,7 +45,7 @@ async def show_list(request: Request) -> Response:
     asked, key = read_query(request, LearningQuery, of_form=True), context.of(request).cursor_key
     async with auth.partner_scope(request) as scope:
         name = f"rules:{scope.partner_id}"
-        page = listing.page_of(ListQuery(cursor=asked.cursor), key, name)
+        page = listing.page_of(ListQuery(cursor=asked.cursor, limit=_RULES), key, name)
         rows = await rules.newest(scope, asked.status, page)
         await planner.join_by_hash(scope)
         fates = await rule_trials.fates(scope, [row.id for row in rows])
