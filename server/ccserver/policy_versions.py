@@ -1,8 +1,9 @@
 """Versions of a policy: what each says, how two differ, and settings as of an old one made again."""
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
@@ -27,6 +28,17 @@ class Difference:
     part: str
     before: Any
     after: Any
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """A setting that going back to a version makes: what counts now, from which level, and what then would."""
+
+    name: str
+    now: Value
+    origin: str
+    revision: int
+    then: Value
 
 
 @dataclass(frozen=True)
@@ -107,26 +119,47 @@ def _is_taken(name: str, value: Any) -> bool:
         return False
 
 
-async def restore(scope: SiteScope, appliance_id: str, version: int, actor: str) -> list[Restored]:
-    """Make the settings of a version again, at the appliance's level, where others count now; return which.
-
-    What stops healing at a level above still stops it.
-    """
-    wanted = settings_of(await content(scope, appliance_id, version))
+async def foresee(scope: SiteScope, appliance_id: str, said: Mapping[str, Any]) -> list[Foreseen]:
+    """Return which settings would be made at the appliance's level, if those of what a version said were made again."""
+    wanted = settings_of(said)
     places = setting_levels.places(scope.partner_id, scope.site_id, appliance_id)
     counting = setting_levels.effective(places, await settings.counting(scope, places))
-    made = [
-        await _make(scope, places[-1], each, wanted[each.setting.name], actor)
+    return [
+        _foreseen(each, wanted[each.setting.name])
         for each in counting
         if each.setting.name in wanted and each.value != wanted[each.setting.name]
     ]
+
+
+def _foreseen(now: Effective, then: Value) -> Foreseen:
+    return Foreseen(now.setting.name, now.value, now.origin, now.revision, then)
+
+
+def mark(foreseen: Sequence[Foreseen]) -> str:
+    """Return by what a page proves that it showed this, and nothing that has changed since: 64 hex."""
+    return hashlib.sha256(orjson.dumps([asdict(each) for each in foreseen])).hexdigest()
+
+
+async def restore(
+    scope: SiteScope, appliance_id: str, version: int, actor: str, shown: str | None = None
+) -> list[Restored]:
+    """Make the settings of a version again, at the appliance's level, where others count now; return which.
+
+    What stops healing at a level above still stops it. `shown` is the mark of what somebody was shown:
+    ChangedMeanwhileError where something else would be made by now.
+    """
+    wanted = await foresee(scope, appliance_id, await content(scope, appliance_id, version))
+    if shown is not None and shown != mark(wanted):
+        raise ChangedMeanwhileError
+    place = setting_levels.places(scope.partner_id, scope.site_id, appliance_id)[-1]
+    made = [await _make(scope, place, each, actor) for each in wanted]
     if made:
         detail: dict[str, Json] = {"version": version, "settings": [each.name for each in made]}
         await audit_log.append(scope, Act(actor, "policy.restore", appliance_id, detail))
     return made
 
 
-async def _make(scope: SiteScope, place: settings.Place, now: Effective, value: Value, actor: str) -> Restored:
-    if await settings.make(scope, place, Change(now.setting.name, value, now.revision, actor)) is None:
+async def _make(scope: SiteScope, place: settings.Place, wanted: Foreseen, actor: str) -> Restored:
+    if await settings.make(scope, place, Change(wanted.name, wanted.then, wanted.revision, actor)) is None:
         raise ChangedMeanwhileError
-    return Restored(now.setting.name, value)
+    return Restored(wanted.name, wanted.then)

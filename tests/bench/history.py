@@ -11,6 +11,7 @@ import asyncpg
 from ccserver import migrate
 from ccserver.localpg import Urls
 from ccshared import ed25519, notes
+from tests.bench import history_of_healing
 from tests.databases import Server
 
 SITES, BOXES = 1000, 3
@@ -18,7 +19,7 @@ APPLIANCES = SITES * BOXES
 SERVER_NAME = "cc.example"
 MIGRATIONS = Path(migrate.__file__).parent / "migrations"
 # Past references and triggers, for they are not on trial. What stands at once is the same in each; what was, is scaled:
-# {per} entries a log, {incidents} incidents of which two in a hundred are open, {orders} orders and audit entries.
+# {per} entries a log, {incidents} incidents of which twenty of a site are open, {orders} orders and audit entries.
 FILL = """
     SET session_replication_role = replica;
     INSERT INTO partners (id, name) VALUES ('p-0', 'Partner');
@@ -57,7 +58,7 @@ FILL = """
            CASE WHEN open THEN NULL ELSE 'ran run-backup' END, CASE WHEN open THEN NULL ELSE 'success' END,
            CASE WHEN open THEN NULL ELSE 90000 END, 1, 1
     FROM (SELECT n, now() - ({incidents} - n) * interval '365 days' / {incidents} AS moment,
-                 hashint8(n / 1000) % 50 = 0 AS open
+                 n / {sites} % ({incidents} / {sites} / 20) = 0 AS open
           FROM generate_series(0, {incidents} - 1) n) made;
     INSERT INTO site_totals (site_id, partner_id, incidents, open_low, open_medium, open_high, open_critical,
                              success_count, l1_count, l2_count, l3_count)
@@ -154,7 +155,7 @@ async def database(server: Server, size: Size, witness: str, tell: Callable[[str
 
 
 def _digest(witness: str) -> str:
-    made = hashlib.sha256(FILL.encode() + witness.encode())
+    made = hashlib.sha256((FILL + history_of_healing.FILL + witness).encode())
     for path in sorted(MIGRATIONS.glob("*.sql")):
         made.update(path.read_bytes())
     return made.hexdigest()[:12]
@@ -174,15 +175,22 @@ async def _fill(urls: Urls, size: Size, witness: str) -> None:
     conn = await asyncpg.connect(urls.admin)
     log_size = 1 << (size.per_log - 1).bit_length()
     await conn.execute("SET maintenance_work_mem = '512MB'; SET work_mem = '256MB'")
-    await conn.execute(
-        FILL.format(
-            sites=SITES, boxes=BOXES, appliances=APPLIANCES, per=size.per_log, size=log_size, incidents=size.incidents,
-            days=size.days, orders=size.incidents // 10,
-        )
-    )  # fmt: skip
+    said = {
+        "sites": SITES, "boxes": BOXES, "appliances": APPLIANCES, "per": size.per_log, "size": log_size,
+        "incidents": size.incidents, "days": size.days, "orders": size.incidents // 10,
+        "fleets": min(size.incidents // 10 // SITES, 50), "samples": 7 * 24 * 6,
+    }  # fmt: skip
+    await conn.execute(FILL.format(**said))
+    await conn.execute(history_of_healing.FILL.format(**said, **history_of_healing.words()))
     await conn.execute("SET session_replication_role = replica")
     records = [(*_log(number, log_size), witness) for number in range(APPLIANCES)]
     await conn.copy_records_to_table("evidence_logs", records=records, columns=_LOG)
+    for version, envelope in enumerate(history_of_healing.policies(), 1):
+        await conn.execute(
+            "INSERT INTO policies (site_id, partner_id, appliance_id, version, content_hash, envelope)"
+            " SELECT site_id, partner_id, id, $1, $2, $3 FROM appliances",
+            version, f"{version:064x}", envelope,
+        )  # fmt: skip
     await conn.execute("RESET session_replication_role")
     await conn.execute("VACUUM ANALYZE")
     await conn.close()

@@ -9,6 +9,7 @@ import asyncpg
 
 from ccserver import migrate
 from ccserver.pages import overview
+from ccserver.queries.overview import Asked
 from ccserver.scope import Database, open_pool
 from tests.bench.measure import Block, Pair, Result, judged, on_one_processor, ratios
 from tests.databases import Server, asked, short_place
@@ -80,8 +81,8 @@ async def _filled(server: Server, history: int) -> AsyncIterator[Database]:
 def _overview(db: Database) -> Block:
     async def block() -> None:
         async with db.partner("p-0") as scope:
-            _, rows = await overview.read(scope, datetime.now(UTC))
-        assert len(rows) == SITES
+            _, found = await overview.read(scope, datetime.now(UTC), Asked())
+        assert found.total == SITES
 
     return block
 

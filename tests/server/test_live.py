@@ -65,6 +65,32 @@ async def test_what_changes_at_one_partner_is_not_told_to_another(server: Runnin
         assert await said(lines, "event: changed")
 
 
+MADE_AND_CHANGED = {
+    """INSERT INTO problems (partner_id, id, kind, subject, severity, says, began_at)
+       VALUES ('acme', 'p-1', 'sweep', 'x', 'low', 'x', now())""": "UPDATE problems SET ended_at = now()",
+    """INSERT INTO fleet_orders (partner_id, id, runbook_id, runbook_digest, parameters, life_s, status, created_by,
+                                 creator)
+       VALUES ('acme', 'f-1', 'x', repeat('0', 64), '{}', 60, 'running', 'x', 'x')""": (
+        "UPDATE fleet_orders SET status = 'paused'"
+    ),
+    """INSERT INTO rules (partner_id, id, pattern_signature, runbook_id, conditions, status)
+       VALUES ('acme', 'r-1', repeat('0', 16), 'x', '[]', 'candidate')""": (
+        "UPDATE rules SET status = 'rejected', revision = revision + 1"
+    ),
+}
+
+
+@pytest.mark.parametrize(("made", "change"), MADE_AND_CHANGED.items(), ids=["problems", "orders for many", "rules"])
+async def test_what_other_live_pages_show_is_told_too(server: Running, made: str, change: str) -> None:
+    conn = await asyncpg.connect(server.urls.admin)
+    async with watching(await with_session(server, "viewer")) as lines:
+        for statement in (made, change):
+            await looked(lines)
+            await conn.execute(statement)
+            assert await said(lines, "event: changed"), statement
+    await conn.close()
+
+
 async def test_a_foreign_site_cannot_be_watched(server: Running) -> None:
     await server.add_site("beta", "beta-clinic")
     who = await with_session(server, "owner")

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,27 +12,78 @@ import pytest
 
 from ccserver import compliance, liveness
 from ccserver.compliance import Score
-from ccserver.pages import site_rows
-from ccserver.pages.site_rows import Show, Sort
 from ccserver.queries import appliances, check_states, overview, planner
-from ccserver.queries.overview import SiteRow
+from ccserver.queries.overview import Asked, Overview, Show, SiteRow, Sort, Summary
 from ccserver.scope import Database
 from ccshared.vocabulary import Family, Role, Severity, Status
 from tests.devices import Running
 from tests.people import Person, add
 
 NOW = datetime.now(UTC)
-ROW = SiteRow(
-    "s", "Site", None, Score(1, 0, 0), NOW, NOW, 1, 0, 0, 0, 0, None, None, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-)  # fmt: skip
+ALL = Asked(limit=1000)
+AGES = {"online": 1, "overdue": 9, "offline": 99, "never": None}  # minutes since the last check-in
 
 
-def row(site_id: str, **changes: Any) -> SiteRow:
-    return SiteRow(**(vars(ROW) | {"id": site_id, "name": site_id.title()} | changes))
+async def clinic(server: Running, site_id: str, name: str | None = None, **signs: Any) -> None:
+    """Add a site: its appliances by how they live, each with all families passing but those `failed` and `unknown`.
+
+    `waiting` is since how many hours an entry waits; what else is said is of its totals, its logs or the site itself.
+    """
+    await server.add_site("acme", site_id)
+    conn = await asyncpg.connect(server.urls.admin)
+    await conn.execute("SET session_replication_role = replica")
+    await conn.execute(
+        "UPDATE sites SET name = $2, closed_at = $3 WHERE id = $1", site_id, name or site_id, signs.get("closed_at")
+    )
+    lives = [word for word in AGES for _ in range(signs.get(word, 0))]
+    for number, word in enumerate(lives or ["online"]):
+        await _box(conn, site_id, f"{site_id}-{number}", word, signs)
+    counts = [signs.get(f"open_{word}", 0) for word in ("critical", "high", "medium", "low")]
+    await conn.execute(
+        "INSERT INTO site_totals (site_id, partner_id, open_critical, open_high, open_medium, open_low)"
+        " VALUES ($1, 'acme', $2, $3, $4, $5)",
+        site_id, *counts,
+    )  # fmt: skip
+    if "forks" in signs:
+        await conn.execute(
+            "INSERT INTO equivocations (site_id, partner_id, appliance_id, log_id, seq, leaf, checkpoint)"
+            " VALUES ($1, 'acme', $1, 1, 1, $2, 'x')",
+            site_id, bytes(32),
+        )  # fmt: skip
+    if "faults" in signs:
+        await conn.execute(
+            "INSERT INTO log_verifications (site_id, partner_id, log_id, size, compact_range, fault)"
+            " VALUES ($1, 'acme', 1, 1, $2, 'broken')",
+            site_id, bytes(32),
+        )  # fmt: skip
+    await conn.close()
 
 
-def ids_of(rows: list[SiteRow], show: Show = Show.ALL, sort: Sort = Sort.WORST, search: str = "") -> list[str]:
-    return [each.id for each in site_rows.listed(rows, show, sort, search)]
+async def _box(conn: Any, site_id: str, box: str, word: str, signs: dict[str, Any]) -> None:
+    age, hours = AGES[word], signs.get("waiting")
+    await conn.execute(
+        "INSERT INTO appliances (site_id, partner_id, id, hostname, public_key, last_checkin, waiting, oldest_at)"
+        " VALUES ($1, 'acme', $2, $2, $3, $4, $5, $6)",
+        site_id, box, bytes(32), None if age is None else NOW - timedelta(minutes=age), hours and 1,
+        hours and NOW - timedelta(hours=hours),
+    )  # fmt: skip
+    words = ["fail"] * signs.get("failed", 0) + ["unknown"] * signs.get("unknown", 0)
+    for family, status in zip(Family, words + ["pass"] * (len(Family) - len(words)), strict=True):
+        await conn.execute(
+            "INSERT INTO check_states VALUES ($1, 'acme', $2, 'box', $3, $4, 'high', 'x', $5, $5, 1, 1)",
+            site_id, box, str(family), status, NOW,
+        )  # fmt: skip
+
+
+async def asked(db: Database, asked: Asked) -> Overview:
+    async with db.partner("acme") as scope:
+        await planner.join_by_hash(scope)
+        return await overview.read(scope, NOW, asked)
+
+
+async def ids_of(server: Running, show: Show = Show.ALL, sort: Sort = Sort.WORST, search: str = "") -> list[str]:
+    found = await asked(server.db, Asked(show, sort, search, limit=1000))
+    return [each.id for each in found.sites if each.id != "acme-clinic"]
 
 
 @pytest.fixture
@@ -82,9 +134,7 @@ async def scatter(server: Running, seed: int) -> None:
 
 
 async def rows_of(db: Database) -> list[SiteRow]:
-    async with db.partner("acme") as scope:
-        await planner.join_by_hash(scope)
-        return await overview.sites(scope, NOW)
+    return (await asked(db, ALL)).sites
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -119,56 +169,68 @@ async def test_another_partners_rows_are_in_no_sum(server: Running) -> None:
     await server.add_site("zenith", "zenith-clinic")
     assert [each.id for each in before] == [each.id for each in await rows_of(server.db)]
     async with server.db.partner("zenith") as scope:
-        (only,) = await overview.sites(scope, NOW)
+        (only,) = (await overview.read(scope, NOW, ALL)).sites
     assert (only.id, only.appliances, only.score) == ("zenith-clinic", 0, Score(0, 0, 0))
 
 
 # Which sites, in which order
 
 
-def test_the_worst_stands_first_and_what_is_well_last() -> None:
-    rows = [
-        row("well"),
-        row("unknown", score=Score(1, 0, 2)),
-        row("late", overdue=1),
-        row("incident", open_medium=1),
-        row("away", offline=1),
-        row("failing", score=Score(5, 1, 0)),
-        row("more-failing", score=Score(5, 2, 0)),
-        row("critical", open_critical=1),
-        row("forked", forks=1),
-    ]
-    assert ids_of(rows) == [
+async def test_the_sums_are_those_of_the_open_sites_together(server: Running) -> None:
+    await scatter(server, 5)
+    await clinic(server, "closed", closed_at=NOW, offline=3)
+    found = await asked(server.db, ALL)
+    assert (found.summary.sites, found.summary.closed, found.total) == (21, 1, 21)
+    for name in ("online", "overdue", "offline", "never", "waiting"):
+        assert getattr(found.summary, name) == sum(getattr(each, name) for each in found.sites), name
+    scores = [each.score for each in found.sites]
+    assert found.summary.score == Score(
+        *(sum(column) for column in zip(*(vars(each).values() for each in scores), strict=True))
+    )
+    assert found.summary.as_of == min(each.as_of for each in found.sites if each.as_of)
+
+
+async def test_of_no_site_at_all_there_are_sums_of_nothing(server: Running) -> None:
+    async with server.db.partner("acme") as scope:
+        found = await overview.read(scope, NOW, Asked(auditor_id="nobody"))
+    assert (found.summary.sites, found.summary.closed, found.total, found.sites) == (0, 0, 0, [])
+    assert (found.summary.score, found.summary.waiting) == (Score(0, 0, 0), 0)
+
+
+async def test_the_worst_stands_first_and_what_is_well_last(server: Running) -> None:
+    await clinic(server, "well")
+    await clinic(server, "unknown", unknown=2)
+    await clinic(server, "late", overdue=1)
+    await clinic(server, "incident", open_medium=1)
+    await clinic(server, "away", offline=1)
+    await clinic(server, "failing", failed=1)
+    await clinic(server, "more-failing", failed=2)
+    await clinic(server, "critical", open_critical=1)
+    await clinic(server, "forked", forks=1)
+    assert await ids_of(server) == [
         "forked", "critical", "more-failing", "failing", "away", "incident", "late", "unknown", "well",
     ]  # fmt: skip
 
 
-def test_nothing_known_stands_before_the_lowest_score() -> None:
-    rows = [
-        row("half", score=Score(1, 1, 0)),
-        row("dark", score=Score(0, 0, 6)),
-        row("all"),
-        row("low", score=Score(1, 9, 0)),
-    ]
-    assert ids_of(rows, sort=Sort.SCORE) == ["dark", "low", "half", "all"]
+async def test_nothing_known_stands_before_the_lowest_score(server: Running) -> None:
+    for name, failed, unknown in [("half", 3, 0), ("dark", 0, 6), ("all", 0, 0), ("low", 5, 0)]:
+        await clinic(server, name, failed=failed, unknown=unknown)
+    assert await ids_of(server, sort=Sort.SCORE) == ["dark", "low", "half", "all"]
 
 
-def test_what_waits_longest_stands_first() -> None:
-    since = [NOW - timedelta(hours=hours) for hours in (1, 3)]
-    rows = [
-        row("none"),
-        row("short", waiting=9, waiting_since=since[0]),
-        row("long", waiting=1, waiting_since=since[1]),
-    ]
-    assert ids_of(rows, sort=Sort.WAITING) == ["long", "short", "none"]
+async def test_what_waits_longest_stands_first(server: Running) -> None:
+    await clinic(server, "none")
+    await clinic(server, "short", waiting=1)
+    await clinic(server, "long", waiting=3)
+    assert await ids_of(server, sort=Sort.WAITING) == ["long", "short", "none"]
 
 
 @pytest.mark.parametrize(
     ("show", "changes"),
     [
-        (Show.FAILING, {"score": Score(1, 1, 0)}),
-        (Show.UNKNOWN, {"score": Score(1, 0, 1)}),
-        (Show.UNKNOWN, {"score": Score(0, 0, 0)}),
+        (Show.FAILING, {"failed": 1}),
+        (Show.UNKNOWN, {"unknown": 1}),
+        (Show.UNKNOWN, {"unknown": 6}),
         (Show.INCIDENTS, {"open_low": 1}),
         (Show.OVERDUE, {"overdue": 1}),
         (Show.OFFLINE, {"offline": 1}),
@@ -179,25 +241,42 @@ def test_what_waits_longest_stands_first() -> None:
         (Show.CLOSED, {"closed_at": NOW}),
     ],
 )
-def test_a_filter_shows_what_it_names_and_nothing_else(show: Show, changes: dict[str, Any]) -> None:
-    assert ids_of([row("other"), row("meant", **changes)], show) == ["meant"]
+async def test_a_filter_shows_what_it_names_and_nothing_else(
+    server: Running, show: Show, changes: dict[str, Any]
+) -> None:
+    await clinic(server, "other")
+    await clinic(server, "meant", **changes)
+    assert await ids_of(server, show) == ["meant"]
 
 
-def test_a_closed_site_is_in_its_own_list_only_and_in_no_sum() -> None:
-    rows = [row("open"), row("closed", closed_at=NOW, offline=3)]
-    assert ids_of(rows) == ["open"]
-    assert (site_rows.summary(rows).sites, site_rows.summary(rows).closed, site_rows.summary(rows).offline) == (1, 1, 0)
+async def test_a_closed_site_is_in_its_own_list_only(server: Running) -> None:
+    await clinic(server, "open")
+    await clinic(server, "closed", closed_at=NOW, offline=3)
+    assert await ids_of(server) == ["open"]
+    assert await ids_of(server, Show.CLOSED) == ["closed"]
 
 
-def test_a_search_finds_part_of_a_name_or_an_id_in_any_case() -> None:
-    rows = [row("alder-1", name="Alder STREET Clinic"), row("birch")]
-    assert ids_of(rows, search=" street ") == ids_of(rows, search="ALDER") == ids_of(rows, search="er-1") == ["alder-1"]
+@pytest.mark.parametrize("part", [" street ", "ALDER", "er-1", "STRASSE 4+", "ärzte", "ÄRZTE"])
+async def test_a_search_finds_part_of_a_name_or_an_id_in_any_case(server: Running, part: str) -> None:
+    await clinic(server, "alder-1", name="Alder STREET Ärzte, Strasse 4+")
+    await clinic(server, "birch")
+    assert await ids_of(server, search=part) == ["alder-1"]
+
+
+@pytest.mark.parametrize("part", [".", "4.", "(", "[a", "\\", "^", "a\x00", "(?i)BIRCH", "***=b"])
+async def test_a_search_is_no_pattern_of_its_own(server: Running, part: str) -> None:
+    await clinic(server, "birch")
+    assert await ids_of(server, search=part) == []
 
 
 def test_a_share_is_never_all_of_less_and_never_none_of_some() -> None:
-    summary = site_rows.summary([row("a", l1=9999, l2=1)])
+    nothing = dict.fromkeys(
+        ("sites", "closed", "failing", "alarms", "online", "overdue", "offline", "never", "waiting", "open_critical",
+         "open_high", "open_medium", "open_low", "succeeded"), 0,
+    )  # fmt: skip
+    summary = Summary(score=Score(0, 0, 0), as_of=None, waiting_since=None, l1=9999, l2=1, l3=0, **nothing)
     assert [summary.share(count) for count in (summary.l1, summary.l2, summary.l3)] == ["99 %", "1 %", "0 %"]
-    assert site_rows.summary([row("a")]).share(0) == "none"
+    assert replace(summary, l1=0, l2=0).share(0) == "none"
 
 
 # The page

@@ -13,6 +13,7 @@ from ccserver import auth, liveness
 from ccserver.liveness import Liveness
 from ccserver.pages import overview, sites, wording
 from ccserver.queries import users
+from ccserver.queries.overview import Asked
 from ccserver.queries.users import User
 from ccshared import ids, notes
 from ccshared.vocabulary import Kind, Role
@@ -475,7 +476,7 @@ async def test_the_overview_takes_the_same_three_statements_for_one_site_and_for
         queries: list[object] = []
         async with server.db.partner("acme") as scope:
             scope.conn.add_query_logger(queries.append)
-            await overview.read(scope, NOW)
+            await overview.read(scope, NOW, Asked())
             scope.conn.remove_query_logger(queries.append)
         return len(queries)
 

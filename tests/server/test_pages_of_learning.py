@@ -36,6 +36,8 @@ async def test_a_candidate_is_listed_and_explained_by_its_numbers(tech: Person, 
     assert "7 of 7 helped, at 2 sites" in listed
     assert "did not run yet" in listed
     assert "18 times" in listed  # its pattern's own totals
+    assert "at acme-clinic" in words(await page(tech, "/learning?site=acme-clinic"))
+    assert "None: appliances tell" in await page(tech, "/learning?site=nowhere")
     shown = words(await page(tech, ONE))
     assert "7 of 7 tries helped , on 2 appliances at 2 sites" in shown
     assert "it would have answered 0" in shown

@@ -126,10 +126,30 @@ async def test_policies_are_listed_compared_and_an_old_ones_settings_made_again(
     shown = await page(owner, box(device, f"policies/{last}"))
     assert f"settings.{NAME}" in shown
     assert "<del" in shown
-    await done(owner, box(device, f"policies/{first}/restore"))
+    back = box(device, f"policies/{first}/restore")
+    asks = await page(owner, back)
+    assert f"{NAME} 42 from the site 30 made here" in words(asks)
+    assert "30 days made here" not in words(await page(owner, box(device, "settings")))
+    await done(owner, back, **fields_of(asks, back))
     assert "30 days made here" in words(await page(owner, box(device, "settings")))
+    assert "Nothing: what counts" in await page(owner, back)
     assert ("policy.restore", device.appliance_id) in await audited(server)
     await page(owner, box(device, "policies/5"), 404)
+
+
+async def test_going_back_does_only_what_was_shown(server: Running, owner: Person, device: Device) -> None:
+    await checked_in(device)
+    await make(owner, SITE, NAME, "42")
+    async with server.db.site("acme", "acme-clinic") as scope:
+        first = await scope.conn.fetchval("SELECT min(version) FROM policies")
+    back = box(device, f"policies/{first}/restore")
+    form = fields_of(await page(owner, back), back)
+    await make(owner, box(device, "settings"), NAME, "43")
+    answer = await post(owner, back, **form)
+    assert (answer.status_code, "Nothing was made again" in answer.text) == (412, True)
+    assert "43 made here" in words(answer.text)
+    assert (await post(owner, back)).status_code == 422
+    assert "policy.restore" not in [action for action, _ in await audited(server)]
 
 
 async def test_a_baseline_is_shown_beside_what_is_approved_and_approved_as_it_was_seen(

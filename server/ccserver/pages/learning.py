@@ -13,21 +13,23 @@ from ccserver.http import Caller, Endpoint, path_id, read_query
 from ccserver.listing import Cursor, ListQuery
 from ccserver.pages import forms, render
 from ccserver.promoting import Decision
-from ccserver.queries import pattern_stats, rule_trials, rules
+from ccserver.queries import pattern_stats, planner, rule_trials, rules
 from ccserver.queries.rules import Rule
 from ccserver.scope import PartnerScope
 from ccshared.messages import Id, Message, Prose
 from ccshared.vocabulary import RuleStatus
 
+_RULES = 20  # a page; each is summed over all the appliances that it runs on
 _PATTERNS = ListQuery(limit=20)
 _CHANGED = "Somebody decided, or the numbers changed, since you opened this page. Nothing was done: look, then decide."
 _Decide = Callable[[PartnerScope, Decision, str | None], Awaitable[Rule]]
 
 
 class LearningQuery(Message):
-    """Which rules are listed, and where the page begins."""
+    """Which rules are listed, where the page begins, and of which site the patterns are: of all, unless said."""
 
     status: RuleStatus | None = None
+    site: Id | None = None
     cursor: Cursor | None = None
 
 
@@ -43,10 +45,11 @@ async def show_list(request: Request) -> Response:
     asked, key = read_query(request, LearningQuery, of_form=True), context.of(request).cursor_key
     async with auth.partner_scope(request) as scope:
         name = f"rules:{scope.partner_id}"
-        page = listing.page_of(ListQuery(cursor=asked.cursor), key, name)
+        page = listing.page_of(ListQuery(cursor=asked.cursor, limit=_RULES), key, name)
         rows = await rules.newest(scope, asked.status, page)
+        await planner.join_by_hash(scope)
         fates = await rule_trials.fates(scope, [row.id for row in rows])
-        patterns = await pattern_stats.newest(scope, None, listing.page_of(_PATTERNS, key, f"patterns:{name}"))
+        patterns = await pattern_stats.newest(scope, asked.site, listing.page_of(_PATTERNS, key, f"patterns:{name}"))
     found = listing.listing(rows, page, lambda row: (row.created_at, row.id), key, name)
     values = {
         "rules": found.items,

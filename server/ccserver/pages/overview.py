@@ -11,16 +11,16 @@ from ccserver import auth, context
 from ccserver.auth import Principal
 from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, read_query
-from ccserver.pages import render, site_rows
-from ccserver.pages.site_rows import Show, Sort
+from ccserver.pages import render
 from ccserver.queries import overview, partners, planner
-from ccserver.queries.overview import SiteRow
+from ccserver.queries.overview import Asked, Overview, Show, Sort
 from ccserver.queries.partners import Partner
 from ccserver.scope import PartnerScope, PlatformScope
 from ccshared import ids
 from ccshared.messages import Message
 
 _PARTNERS = 200
+_PER_PAGE = 50
 
 
 class OverviewQuery(Message):
@@ -42,13 +42,13 @@ async def show(request: Request) -> Response:
         return render.message(request, "Not found", text, 404)
 
 
-async def read(scope: PartnerScope, now: datetime, auditor_id: str | None = None) -> tuple[Partner, list[SiteRow]]:
-    """Read the partner and a row of each of its sites: three statements, however many sites."""
+async def read(scope: PartnerScope, now: datetime, asked: Asked) -> tuple[Partner, Overview]:
+    """Read the partner, its sums and a page of its sites: three statements, however many sites."""
     partner = await partners.find(scope)
     if partner is None:
         raise NotFoundError
     await planner.join_by_hash(scope)
-    return partner, await overview.sites(scope, now, auditor_id)
+    return partner, await overview.read(scope, now, asked)
 
 
 async def _show_to_admin(request: Request, _person: Principal) -> Response:
@@ -74,25 +74,26 @@ async def _show_to_partner(request: Request, person: Principal) -> Response:
 async def _show(request: Request, partner_id: str) -> Response:
     """Show a partner whom this person may see."""
     asked, now, auditor = read_query(request, OverviewQuery, of_form=True), datetime.now(UTC), auth.auditor_id(request)
+    if asked.page < 1:
+        raise NotFoundError
+    first = (asked.page - 1) * _PER_PAGE
     async with context.of(request).db.partner(partner_id) as scope:
-        partner, rows = await read(scope, now, auditor)
-    if auditor is not None and not rows:
+        partner, found = await read(scope, now, Asked(asked.show, asked.sort, asked.q, first, _PER_PAGE, auditor))
+    if auditor is not None and not found.summary.sites + found.summary.closed:
         text = "This account is an auditor's, and no site is assigned to it yet. Ask the partner who made it."
         return render.message(request, "No site is assigned to you", text, 403)
-    found = site_rows.listed(rows, asked.show, asked.sort, asked.q)
-    first = (asked.page - 1) * site_rows.PER_PAGE
-    if first < 0 or (first and first >= len(found)):
+    if first and not found.sites:
         raise NotFoundError
     values = {
         "partner": partner,
         "asked": asked,
         "query": {"q": asked.q, "show": asked.show, "sort": asked.sort},
-        "summary": site_rows.summary(rows),
-        "sites": found[first : first + site_rows.PER_PAGE],
+        "summary": found.summary,
+        "sites": found.sites,
         "page": asked.page,
         "first": first + 1,
-        "total": len(found),
-        "more": first + site_rows.PER_PAGE < len(found),
+        "total": found.total,
+        "more": first + _PER_PAGE < found.total,
         "shows": list(Show),
         "sorts": list(Sort),
         "now": now,

@@ -21,6 +21,7 @@ from ccshared.messages import Hex32, Message
 
 _VERSION = re.compile(r"[0-9]{1,18}")
 _CHANGED = "The appliance proposes something else by now. Nothing was approved or rejected: look at what stands here."
+_SETTINGS_CHANGED = "Settings changed since you looked. Nothing was made again: look at what would change now."
 _Judge = Callable[[SiteScope, str, str, str, str], Awaitable[None]]
 
 
@@ -34,6 +35,12 @@ class DifferenceQuery(Message):
     """The version that another one is compared with: the one before it, unless said."""
 
     against: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+
+
+class Confirmed(Message):
+    """By what a form says what its page showed."""
+
+    shown: Hex32
 
 
 class Judgement(Message):
@@ -73,12 +80,36 @@ async def show(request: Request) -> Response:
     return render.page(request, "policy.html", values)
 
 
-async def restore(request: Request) -> Response:
-    """Make the settings of a version again, at the appliance's level, where others count now."""
-    version = _version(request)
+async def foresee(request: Request) -> Response:
+    """Show which settings going back to a version would change; nothing is changed yet."""
+    return await _foresee(request)
+
+
+async def _foresee(request: Request, refused: str | None = None) -> Response:
+    version, appliance_id = _version(request), path_id(request, "appliance")
     async with auth.site_scope(request) as scope:
-        appliance_id, actor = path_id(request, "appliance"), request.state.principal.actor
-        await policy_versions.restore(scope, appliance_id, version, actor)
+        one = await policy_versions.read_beside(scope, appliance_id, version, None)
+        found = await policy_versions.foresee(scope, appliance_id, one.said)
+    values = {
+        "appliance": {"id": appliance_id, "hostname": one.hostname},
+        "site_id": scope.site_id,
+        "version": version,
+        "foreseen": found,
+        "shown": policy_versions.mark(found),
+        "refused": refused,
+    }
+    return render.page(request, "policy_restore.html", values, 412 if refused else 200)
+
+
+async def restore(request: Request) -> Response:
+    """Make the settings of a version again, as the page showed, at the appliance's level, where others count now."""
+    version, asked = _version(request), forms.message_of(await forms.read_form(request), Confirmed)
+    appliance_id, actor = path_id(request, "appliance"), request.state.principal.actor
+    try:
+        async with auth.site_scope(request) as scope:
+            await policy_versions.restore(scope, appliance_id, version, actor, asked.shown)
+    except ChangedMeanwhileError:
+        return await _foresee(request, _SETTINGS_CHANGED)
     place = f"/sites/{scope.site_id}/appliances/{appliance_id}/settings"
     return render.redirect(render.addresses(request)(place))
 
@@ -147,6 +178,7 @@ _ONE = _BOX + "/policies/{version}"
 ENDPOINTS = [
     Endpoint("GET", _BOX + "/policies", show_list, Caller.READ),
     Endpoint("GET", _ONE, show, Caller.READ),
+    Endpoint("GET", _ONE + "/restore", foresee, Caller.OPERATE),
     Endpoint("POST", _ONE + "/restore", restore, Caller.OPERATE),
     Endpoint("GET", _BOX + "/baselines", show_baselines, Caller.READ),
     Endpoint("POST", _BOX + "/baselines", approve_baseline, Caller.OPERATE),

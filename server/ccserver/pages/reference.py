@@ -1,5 +1,6 @@
 """The reference of the API for people: a page made from the OpenAPI document, and says what that says."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,17 @@ from ccserver.pages import render
 
 
 def endpoint(document: Callable[[], dict[str, Any]]) -> Endpoint:
-    """Return the route of the page on an OpenAPI document."""
+    """Return the route of the page on an OpenAPI document, which is the same as long as the process lives."""
+
+    @functools.cache
+    def content() -> str:
+        made = document()
+        values = {"operations": _operations(made), "schemas": made["components"]["schemas"]}
+        return render.part("reference_content.html", values)
 
     async def show(request: Request) -> Response:
         """Show the reference of the API."""
-        made = document()
-        values = {"operations": _operations(made), "schemas": made["components"]["schemas"]}
-        return render.page(request, "reference.html", values)
+        return render.page(request, "reference.html", {"content": content()})
 
     return Endpoint("GET", "/api/reference", show, Caller.ANYONE)
 

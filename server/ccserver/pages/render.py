@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 import jinja2
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -38,8 +39,17 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {"ago": wording.ago, "span": wording.span, "utc": wording.utc, "iso": wording.iso}
     made.filters["milliseconds"] = wording.milliseconds
+    made.filters["when"] = _when
     made.globals["static"] = _static
     return made
+
+
+def _when(moment: datetime, now: datetime) -> Markup:
+    """Return a time in words with the exact one, which scripts say in the viewer's zone; pages ask for hundreds."""
+    said = f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    return Markup(  # noqa: S704  a time, and nothing that anybody wrote
+        f'<time datetime="{wording.iso(moment)}" title="{said} UTC" data-ago>{wording.ago(moment, now)}</time>'
+    )
 
 
 @functools.cache
@@ -71,6 +81,11 @@ def page(request: Request, template: str, values: Mapping[str, Any], status: int
     return HTMLResponse(_TEMPLATES.get_template(template).render(known | dict(values)), status, _HEADERS)
 
 
+def part(template: str, values: Mapping[str, Any]) -> str:
+    """Return a part of a page that is the same for everybody, whole HTML: a page that shows it escapes it no more."""
+    return Markup(_TEMPLATES.get_template(template).render(values))  # noqa: S704  escaped by the template
+
+
 def choose(request: Request, partner_id: str) -> None:
     """Have the links of a platform admin's page name a partner that its own address does not."""
     request.state.chosen_partner = partner_id
@@ -87,10 +102,13 @@ def chosen(request: Request) -> str | None:
 def addresses(request: Request) -> Callable[..., str]:
     """Return what makes an address of a path and its query; what is empty is left out."""
     partner = chosen(request)
+    own = f"partner={quote_plus(partner)}" if partner else ""
 
     def at(path: str, **query: object) -> str:
-        given = {name: str(value) for name, value in ({"partner": partner} | query).items() if value not in (None, "")}
-        return f"{path}?{urlencode(given)}" if given else path
+        given = [f"{name}={quote_plus(str(value))}" for name, value in query.items() if value not in (None, "")]
+        if own:
+            given.insert(0, own)
+        return f"{path}?{'&'.join(given)}" if given else path
 
     return at
 

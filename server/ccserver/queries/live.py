@@ -6,7 +6,9 @@ from ccserver.scope import PartnerScope
 
 
 async def mark(scope: PartnerScope) -> int:
-    """Return a number that is another one once the partner's overview or its newest 200 orders changed."""
+    """Return a number that is another one once the partner's overview or its newest 200 orders changed, or its orders
+    for many, the problems that stand, its rules.
+    """
     found: int = await scope.conn.fetchval(
         """
         SELECT hashtextextended(concat_ws('/',
@@ -18,7 +20,12 @@ async def mark(scope: PartnerScope) -> int:
             (SELECT concat_ws(',', count(*), max(since)) FROM check_states WHERE partner_id = $1),
             (SELECT max(changed_at) FROM site_totals WHERE partner_id = $1),
             (SELECT string_agg(status, ',')
-             FROM (SELECT status FROM orders WHERE partner_id = $1 ORDER BY created_at DESC, id DESC LIMIT 200) newest)
+             FROM (SELECT status FROM orders WHERE partner_id = $1 ORDER BY created_at DESC, id DESC LIMIT 200) newest),
+            (SELECT string_agg(status, ',')
+             FROM (SELECT status FROM fleet_orders WHERE partner_id = $1 ORDER BY created_at DESC, id DESC LIMIT 50) f),
+            (SELECT concat_ws(',', count(*), sum(revision), max(noticed_at)) FROM problems
+             WHERE partner_id = $1 AND ended_at IS NULL),
+            (SELECT concat_ws(',', count(*), sum(revision)) FROM rules WHERE partner_id = $1)
         ), 0)
         """,
         scope.partner_id,

@@ -1,7 +1,9 @@
-"""The overview of a partner: one statement, and a row for each site, from what is kept up at write time."""
+"""The overview of a partner: one statement, and a page of its sites, from what is kept up at write time."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ccserver.compliance import FRESH_FOR, Score
@@ -13,6 +15,48 @@ if TYPE_CHECKING:
     import asyncpg
 
 _FAMILIES = [str(family) for family in Family]
+_COUNTED = (
+    "sites", "closed", "failing", "alarms", "online", "overdue", "offline", "never", "waiting", "open_critical",
+    "open_high", "open_medium", "open_low", "l1", "l2", "l3", "succeeded",
+)  # fmt: skip
+_NOTHING = r"\A\Z."  # no name holds what no text of the database can
+
+
+class Show(StrEnum):
+    """Which sites are listed: a closed one in its own list only."""
+
+    ALL = "all"
+    FAILING = "failing"
+    UNKNOWN = "unknown"
+    INCIDENTS = "incidents"
+    ONLINE = "online"
+    OVERDUE = "overdue"
+    OFFLINE = "offline"
+    NEVER = "never"
+    WAITING = "waiting"
+    ALARMS = "alarms"
+    CLOSED = "closed"
+
+
+class Sort(StrEnum):
+    """In which order they are listed."""
+
+    WORST = "worst"
+    NAME = "name"
+    SCORE = "score"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which sites are listed: `search` is part of a name or an id, in any case; `auditor_id` sees assigned ones."""
+
+    show: Show = Show.ALL
+    sort: Sort = Sort.WORST
+    search: str = ""
+    offset: int = 0
+    limit: int = 50
+    auditor_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -21,8 +65,7 @@ class SiteRow:
 
     `as_of` is the oldest fresh check run in the score, `last_run` the newest of all, None without any. What waits is by
     the appliances' last check-ins, of which `waiting_as_of` is the oldest; `waiting_since` is None where nothing waits
-    or no clock can say. `open` counts by severity and `levels` by L1, L2, L3, of `incidents` since the site began, of
-    which `succeeded` were repaired. `forks` and `faults` are of its logs.
+    or no clock can say. `open_…` count incidents by severity, `alarms` what is wrong with its logs.
     """
 
     id: str
@@ -42,13 +85,7 @@ class SiteRow:
     open_high: int
     open_medium: int
     open_low: int
-    incidents: int
-    succeeded: int
-    l1: int
-    l2: int
-    l3: int
-    forks: int
-    faults: int
+    alarms: int
 
     @property
     def appliances(self) -> int:
@@ -61,65 +98,122 @@ class SiteRow:
         return self.open_critical + self.open_high + self.open_medium + self.open_low
 
 
-async def sites(scope: PartnerScope, now: datetime, auditor_id: str | None = None) -> list[SiteRow]:
-    """Return a row for every site of the partner, or for those that an auditor may read, by name."""
-    rows = await scope.conn.fetch(
+@dataclass(frozen=True)
+class Summary:
+    """All open sites of a partner together; `as_of` is the oldest, and None where no site has one.
+
+    `settled` counts incidents that a level settled, since the sites began.
+    """
+
+    sites: int
+    closed: int
+    failing: int
+    alarms: int
+    score: Score
+    as_of: datetime | None
+    online: int
+    overdue: int
+    offline: int
+    never: int
+    waiting: int
+    waiting_since: datetime | None
+    open_critical: int
+    open_high: int
+    open_medium: int
+    open_low: int
+    l1: int
+    l2: int
+    l3: int
+    succeeded: int
+
+    @property
+    def settled(self) -> int:
+        """How many incidents a rule, the planner or a person settled."""
+        return self.l1 + self.l2 + self.l3
+
+    def share(self, count: int) -> str:
+        """Return how much of what was settled a count is; never 100 % for less than all, nor 0 % for some."""
+        if not self.settled:
+            return "none"
+        whole = round(100 * count / self.settled)
+        if 0 < count < self.settled:
+            whole = min(max(whole, 1), 99)
+        return f"{whole} %"
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A partner's sums, how many sites are in the list that was asked for, and a page of them."""
+
+    summary: Summary
+    total: int
+    sites: list[SiteRow]
+
+
+async def read(scope: PartnerScope, now: datetime, asked: Asked) -> Overview:
+    """Return the partner's sums, or those of the sites that an auditor may read, and a page of its sites.
+
+    Worst first: a log that is not what was signed, open critical incidents, failing checks, an appliance offline, other
+    open incidents, one overdue or never heard of, what is not known. A family that never ran on one is unknown.
+    """
+    row = await scope.conn.fetchrow(
         """
-        WITH box AS MATERIALIZED (
-            SELECT site_id, id, last_checkin, waiting,
-                   oldest_at - coalesce(clock_offset_ms, 0) * interval '1 millisecond' AS since
-            FROM appliances WHERE partner_id = $1 AND revoked_at IS NULL
-        ), boxes AS (
-            SELECT site_id, count(*) FILTER (WHERE last_checkin > $3) AS online,
-                   count(*) FILTER (WHERE last_checkin <= $3 AND last_checkin > $4) AS overdue,
-                   count(*) FILTER (WHERE last_checkin <= $4) AS offline,
-                   count(*) FILTER (WHERE last_checkin IS NULL) AS never, sum(waiting)::bigint AS waiting,
-                   min(since) FILTER (WHERE waiting > 0 AND since <= last_checkin) AS waiting_since,
-                   min(last_checkin) FILTER (WHERE waiting > 0) AS waiting_as_of
-            FROM box GROUP BY site_id
-        ), waived AS MATERIALIZED (
-            SELECT site_id, check_id, bool_or(host_id IS NULL) AS everywhere, array_agg(host_id) AS hosts
-            FROM waivers WHERE partner_id = $1 AND revoked_at IS NULL AND expires_at > $5
-            GROUP BY site_id, check_id
-        ), state AS (
-            SELECT c.site_id, c.appliance_id, c.seen_at, 1 << array_position($7::text[], c.check_id) AS family,
-                   CASE WHEN w.everywhere OR c.host_id = ANY (w.hosts) THEN 3 WHEN c.seen_at <= $6 THEN 4
-                        WHEN c.status = 'pass' THEN 0 WHEN c.status = 'fail' THEN 1 ELSE 2 END AS said
-            FROM check_states c LEFT JOIN waived w ON w.site_id = c.site_id AND w.check_id = c.check_id
-            WHERE c.partner_id = $1
-            OFFSET 0  -- so that each is said once, and not anew for every sum
-        ), checked AS (
-            SELECT site_id, appliance_id, count(*) FILTER (WHERE said = 0) AS passed,
-                   count(*) FILTER (WHERE said = 1) AS failed, count(*) FILTER (WHERE said = 3) AS waived,
-                   count(*) FILTER (WHERE said IN (2, 4)) AS unknown, max(seen_at) AS last_run,
-                   min(seen_at) FILTER (WHERE said < 3) AS as_of, bit_or(family) AS families
-            FROM state GROUP BY site_id, appliance_id
-        ), checks AS (
-            SELECT c.site_id, sum(passed)::bigint AS passed, sum(failed)::bigint AS failed,
-                   sum(waived)::bigint AS waived, sum(unknown)::bigint AS unknown, min(as_of) AS as_of,
-                   max(last_run) AS last_run, sum(bit_count(families::bit(32)))::bigint AS families
-            FROM checked c JOIN box ON box.site_id = c.site_id AND box.id = c.appliance_id
-            GROUP BY c.site_id
+        WITH site AS MATERIALIZED (
+            SELECT *, CASE WHEN alarms > 0 THEN 0 WHEN open_critical > 0 THEN 1 WHEN failed > 0 THEN 2
+                           WHEN offline > 0 THEN 3 WHEN open > 0 THEN 4 WHEN overdue + never > 0 THEN 5
+                           WHEN unknown > 0 OR passed + failed = 0 THEN 6 ELSE 7 END AS gravity
+            FROM cc_sites_stand($1, $2, $3, $4, $5, $6, $7)
+        ), listed AS MATERIALIZED (
+            SELECT * FROM site
+            WHERE (closed_at IS NOT NULL) = ($8 = 'closed')
+              AND CASE $8 WHEN 'failing' THEN failed > 0 WHEN 'unknown' THEN unknown > 0 OR passed + failed = 0
+                          WHEN 'incidents' THEN open > 0 WHEN 'online' THEN online > 0 WHEN 'overdue' THEN overdue > 0
+                          WHEN 'offline' THEN offline > 0 WHEN 'never' THEN never > 0 WHEN 'waiting' THEN waiting > 0
+                          WHEN 'alarms' THEN alarms > 0 ELSE true END
+              AND ($10 = '' OR name ~ $10 OR id ~ $10)
         )
-        SELECT s.id, s.name, s.closed_at, coalesce(passed, 0), coalesce(failed, 0), coalesce(unknown, 0),
-               coalesce(waived, 0), coalesce(families, 0), as_of, last_run, coalesce(online, 0), coalesce(overdue, 0),
-               coalesce(offline, 0), coalesce(never, 0), coalesce(waiting, 0), waiting_since, waiting_as_of,
-               coalesce(open_critical, 0), coalesce(open_high, 0), coalesce(open_medium, 0), coalesce(open_low, 0),
-               coalesce(incidents, 0), coalesce(success_count, 0), coalesce(l1_count, 0), coalesce(l2_count, 0),
-               coalesce(l3_count, 0), coalesce(forks, 0), coalesce(faults, 0)
-        FROM sites s LEFT JOIN boxes ON boxes.site_id = s.id LEFT JOIN checks ON checks.site_id = s.id
-        LEFT JOIN site_totals t ON t.partner_id = $1 AND t.site_id = s.id
-        LEFT JOIN (SELECT site_id, count(*) AS forks FROM equivocations WHERE partner_id = $1 GROUP BY site_id) e
-          ON e.site_id = s.id
-        LEFT JOIN (SELECT site_id, count(*) AS faults FROM log_verifications
-                   WHERE partner_id = $1 AND fault IS NOT NULL GROUP BY site_id) v ON v.site_id = s.id
-        LEFT JOIN user_sites u ON u.partner_id = $1 AND u.site_id = s.id AND u.user_id = $2
-        WHERE s.partner_id = $1 AND ($2::text IS NULL OR u.user_id IS NOT NULL)
-        ORDER BY s.name, s.id
+        SELECT sums.*, (SELECT count(*) FROM site WHERE closed_at IS NOT NULL) AS closed,
+               (SELECT count(*) FROM listed) AS total,
+               ARRAY(SELECT ROW(id, name, closed_at, passed, failed, unknown, waived, as_of, last_run, online, overdue,
+                                offline, never, waiting, waiting_since, waiting_as_of, open_critical, open_high,
+                                open_medium, open_low, alarms)
+                     FROM listed
+                     ORDER BY CASE $9
+                                  WHEN 'worst' THEN ARRAY[gravity, -open_critical, -failed, -offline, -open_high, -open,
+                                                          -unknown]::float8[]
+                                  WHEN 'score' THEN ARRAY[coalesce(passed::float8 / nullif(passed + failed, 0), -1),
+                                                          -unknown]
+                                  WHEN 'waiting' THEN ARRAY[coalesce(extract(epoch FROM waiting_since), 'infinity'),
+                                                            -waiting]::float8[]
+                              END, lower(name), id
+                     LIMIT $11 OFFSET $12) AS page
+        FROM (SELECT count(*) AS sites, count(*) FILTER (WHERE failed > 0) AS failing, min(as_of) AS as_of,
+                     count(*) FILTER (WHERE alarms > 0) AS alarms, sum(passed) AS passed, sum(failed) AS failed,
+                     sum(unknown) AS unknown, sum(waived) AS waived, sum(online) AS online, sum(overdue) AS overdue,
+                     sum(offline) AS offline, sum(never) AS never, sum(waiting) AS waiting,
+                     min(waiting_since) AS waiting_since, sum(open_critical) AS open_critical,
+                     sum(open_high) AS open_high, sum(open_medium) AS open_medium, sum(open_low) AS open_low,
+                     sum(l1) AS l1, sum(l2) AS l2, sum(l3) AS l3, sum(succeeded) AS succeeded
+              FROM site WHERE closed_at IS NULL) sums
         """,
-        *(scope.partner_id, auditor_id, *_bounds(now), _FAMILIES),
+        *(scope.partner_id, asked.auditor_id, *_bounds(now), _FAMILIES, str(asked.show), str(asked.sort)),
+        *(_pattern(asked.search), asked.limit, asked.offset),
     )
-    return [_row(row) for row in rows]
+    assert row is not None  # noqa: S101  sums are always one row
+    return Overview(_summary(row), row["total"], [_row(each) for each in row["page"]])
+
+
+def _pattern(search: str) -> str:
+    """Return what finds a text in any case, wherever the database's own idea of a letter's case ends."""
+    text = search.strip()
+    if "\x00" in text:
+        return _NOTHING
+    return "".join(_in_any_case(letter) for letter in text)
+
+
+def _in_any_case(letter: str) -> str:
+    same = {each for each in (letter, letter.lower(), letter.upper()) if len(each) == 1}
+    return f"({'|'.join(sorted(same))})" if letter.isalpha() else re.escape(letter)
 
 
 def _bounds(now: datetime) -> tuple[datetime, datetime, datetime, datetime]:
@@ -127,9 +221,14 @@ def _bounds(now: datetime) -> tuple[datetime, datetime, datetime, datetime]:
     return now - ONLINE_FOR, now - OVERDUE_FOR, now, now - FRESH_FOR
 
 
+def _summary(row: "asyncpg.Record") -> Summary:
+    """Return the sums by their names; of no site they are nothing."""
+    counted = {name: int(row[name] or 0) for name in _COUNTED}
+    score = Score(*(int(row[name] or 0) for name in ("passed", "failed", "unknown", "waived")))
+    return Summary(score=score, as_of=row["as_of"], waiting_since=row["waiting_since"], **counted)
+
+
 def _row(found: "asyncpg.Record") -> SiteRow:
-    """Return the row of columns in its order; a family that never ran on an appliance is unknown."""
-    site_id, name, closed_at, passed, failed, unknown, waived, families, as_of, last_run, *rest = found
-    silent = sum(rest[:4]) * len(_FAMILIES) - families
-    score = Score(passed, failed, unknown + silent, waived)
-    return SiteRow(site_id, name, closed_at, score, as_of, last_run, *rest)
+    """Return the row of columns in its order."""
+    site_id, name, closed_at, passed, failed, unknown, waived, *rest = found
+    return SiteRow(site_id, name, closed_at, Score(passed, failed, unknown, waived), *rest)

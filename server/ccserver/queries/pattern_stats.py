@@ -59,19 +59,31 @@ async def upsert(scope: ApplianceScope, said: PatternReports) -> None:
 
 
 async def newest(scope: PartnerScope | SiteScope, site_id: str | None, page: Page) -> list[Pattern]:
-    """Return a page of the patterns of the partner, or of its site, the last told first; never of two partners."""
+    """Return a page of the patterns of the partner, or of its site, the last told first; never of two partners.
+
+    What counts once a site is counted apart: a distinct count sorts every row.
+    """
     rows = await scope.conn.fetch(
         """
-        SELECT pattern_signature, min(incident_type) AS incident_type, count(*) AS appliances,
-               count(DISTINCT site_id) AS sites, sum(total_count)::bigint AS total_count,
-               sum(l1_count)::bigint AS l1_count, sum(l2_count)::bigint AS l2_count, sum(l3_count)::bigint AS l3_count,
-               sum(success_count)::bigint AS success_count,
-               sum(total_resolution_time_ms)::bigint AS total_resolution_time_ms, max(received_at) AS received_at
-        FROM pattern_stats
-        WHERE partner_id = $1 AND ($2::text IS NULL OR site_id = $2)
-        GROUP BY pattern_signature
-        HAVING (max(received_at), pattern_signature) < ($3, $4)
-        ORDER BY max(received_at) DESC, pattern_signature DESC
+        WITH places AS (
+            SELECT pattern_signature, count(*) AS sites
+            FROM (SELECT DISTINCT pattern_signature, site_id FROM pattern_stats
+                  WHERE partner_id = $1 AND ($2::text IS NULL OR site_id = $2)) AS place
+            GROUP BY pattern_signature
+        ), summed AS (
+            SELECT pattern_signature, min(incident_type) AS incident_type, count(*) AS appliances,
+                   sum(total_count)::bigint AS total_count, sum(l1_count)::bigint AS l1_count,
+                   sum(l2_count)::bigint AS l2_count, sum(l3_count)::bigint AS l3_count,
+                   sum(success_count)::bigint AS success_count,
+                   sum(total_resolution_time_ms)::bigint AS total_resolution_time_ms, max(received_at) AS received_at
+            FROM pattern_stats
+            WHERE partner_id = $1 AND ($2::text IS NULL OR site_id = $2)
+            GROUP BY pattern_signature
+        )
+        SELECT s.*, p.sites
+        FROM summed s JOIN places p ON p.pattern_signature = s.pattern_signature
+        WHERE (s.received_at, s.pattern_signature) < ($3, $4)
+        ORDER BY s.received_at DESC, s.pattern_signature DESC
         LIMIT $5 OFFSET $6
         """,
         scope.partner_id,

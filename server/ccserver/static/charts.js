@@ -32,7 +32,8 @@
   function draw(table) {
     const share = table.dataset.chart === "share";
     const { names, times, columns } = read(table);
-    const data = broken(times, share ? shares(columns) : columns, Number(table.dataset.gap || 86400));
+    const step = Number(table.dataset.gap || 86400);
+    const data = broken(times, share ? shares(columns) : columns, step);
     const numbers = table.closest("details");
     const place = document.createElement("div");
     place.className = "chart";
@@ -41,7 +42,7 @@
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
     const made = new uPlot({
       width: place.clientWidth || 300, height: 220,
-      scales: { y: { range: share ? [0, 100] : (_, low, high) => [0, Math.max(high, 1)] } },
+      scales: { x: { range: (_, low, high) => [Math.min(low, high - 6 * step), high + step / 2] }, y: { range: share ? [0, 100] : (_, low, high) => [0, Math.max(high, 1)] } },
       axes: [{ ...axis, space: 70 }, { ...axis, size: 56, values: (_, ticks) => ticks.map(tick => share ? tick + " %" : tick) }],
       legend: { live: false },
       cursor: { show: false },

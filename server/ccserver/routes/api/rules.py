@@ -12,7 +12,7 @@ from ccserver.errors import NotFoundError
 from ccserver.http import Caller, Endpoint, if_match, path_id, read, read_query, reply_value
 from ccserver.listing import Listing, ListQuery
 from ccserver.promoting import Decision, Explained
-from ccserver.queries import pattern_stats, rules
+from ccserver.queries import pattern_stats, planner, rules
 from ccserver.queries.pattern_stats import Pattern
 from ccserver.queries.rules import Rule
 from ccserver.routes.api import lists
@@ -51,6 +51,7 @@ async def list_patterns(request: Request) -> Response:
     """List the patterns that the partner's appliances, or one site's, have met, with their totals, last told first."""
     asked = read_query(request, PatternQuery)
     async with auth.scope_asked(request, asked.site) as scope:
+        await planner.join_by_hash(scope)
         source = lists.Source(
             name=f"patterns:{scope.partner_id}:{asked.site or ''}",
             kind=Pattern,
