@@ -170,11 +170,18 @@ async def _readable(request: Request, site_id: str) -> AsyncIterator[SiteScope]:
 
 
 def device(request: Request) -> tokens.Device:
-    """Return the appliance that a request's bearer token names; TokenInvalidError without a good one."""
+    """Return the appliance that a request's bearer token names; TokenInvalidError without a good one.
+
+    A request's token is verified once: it cannot become another while the request is answered.
+    """
+    known: tokens.Device | None = request.scope.get("cc.device")
+    if known is not None:
+        return known
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     found = tokens.verify(context.of(request).token_key, token, time.time()) if scheme.lower() == "bearer" else None
     if found is None:
         raise TokenInvalidError
+    request.scope["cc.device"] = found
     return found
 
 

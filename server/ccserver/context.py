@@ -104,5 +104,5 @@ def _digest(runbooks: Mapping[str, Runbook]) -> str:
 
 def of(request: Request) -> Context:
     """Return the context that the lifespan made."""
-    context: Context = request.state.context
+    context: Context = request.scope["state"]["context"]
     return context

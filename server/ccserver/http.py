@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import orjson
 import pydantic
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -28,16 +28,19 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 JSON_LIMIT = 2 * 1024 * 1024
 _BODY_SECONDS = 60
 _REQUEST_ID = re.compile(rb"[0-9a-f]{16,32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_ONCE = (
-    "authorization",
-    "content-type",
-    "content-encoding",
-    "if-match",
-    "if-none-match",
-    "idempotency-key",
-    "origin",
-    "sec-fetch-site",
+_ONCE = frozenset(
+    {
+        b"authorization",
+        b"content-type",
+        b"content-encoding",
+        b"if-match",
+        b"if-none-match",
+        b"idempotency-key",
+        b"origin",
+        b"sec-fetch-site",
+    }
 )
+_OF_JSON = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 PROBLEM = "urn:central-command:problem:"
 
 
@@ -129,17 +132,29 @@ _PROBLEMS: dict[type[errors.CentralCommandError], tuple[int, str]] = {
 }
 
 
+class JsonReply(Response):
+    """JSON that is written already; what every reply says of itself is not made anew for each."""
+
+    media_type = "application/json"
+
+    def __init__(self, body: bytes, status: int = 200) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = body
+        self.raw_headers = [*_OF_JSON, (b"content-length", b"%d" % len(body))]
+
+
 def reply(message: Message, status: int = 200) -> Response:
     """Return a message as JSON."""
-    return Response(
-        message.model_dump_json(), status, media_type="application/json", headers={"Cache-Control": "no-store"}
-    )
+    return JsonReply(message.model_dump_json().encode(), status)
 
 
 def reply_value(kind: Any, value: Any, status: int = 200, *, revision: int | None = None) -> Response:
     """Return a value of a declared type (message, dataclass, list of these) as JSON, with its ETag if it has one."""
-    headers = {"Cache-Control": "no-store"} | ({"ETag": f'"{revision}"'} if revision is not None else {})
-    return Response(_adapter(kind).dump_json(value), status, media_type="application/json", headers=headers)
+    answer = JsonReply(_adapter(kind).dump_json(value), status)
+    if revision is not None:
+        answer.headers["ETag"] = f'"{revision}"'
+    return answer
 
 
 @functools.cache
@@ -149,9 +164,9 @@ def _adapter(kind: Any) -> "pydantic.TypeAdapter[Any]":
 
 def check_headers(request: Request) -> None:
     """Refuse a request that says twice what it may say once: a proxy in front might have read the other one."""
-    for name in _ONCE:
-        if len(request.headers.getlist(name)) > 1:
-            raise errors.HeaderTwiceError
+    once = [name for name, _ in request.scope["headers"] if name in _ONCE]
+    if len(once) != len(set(once)):
+        raise errors.HeaderTwiceError
 
 
 def if_match(request: Request) -> int:
@@ -193,7 +208,7 @@ def path_id(request: Request, name: str) -> str:
 
 def reply_json(value: Any, status: int = 200) -> Response:
     """Return plain values as JSON."""
-    return Response(orjson.dumps(value), status, media_type="application/json", headers={"Cache-Control": "no-store"})
+    return JsonReply(orjson.dumps(value), status)
 
 
 def status_of(error: errors.CentralCommandError) -> tuple[int, str]:
@@ -291,11 +306,16 @@ async def read_packed(request: Request, limit: int) -> bytes:
     parts, size = [], 0
     try:
         async with asyncio.timeout(_BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
                 if size > limit:
                     raise errors.TooLargeError(f"The body is larger than {limit} bytes.")
-                parts.append(part)
+                if not message.get("more_body", False):
+                    break
     except TimeoutError as error:
         raise errors.TooSlowError from error
     return b"".join(parts)
@@ -305,25 +325,29 @@ class RequestLog:
     """Middleware: gives each request its id, answers what nobody foresaw, and writes one line when it is done.
 
     The line has the route's template and what kind of caller it was: no path, query, body, name, address or credential.
+    `on_done` is told the status and the seconds to the answer's end.
     """
 
-    def __init__(self, app: ASGIApp, on_bug: Callable[[Request], Response]) -> None:
+    def __init__(
+        self, app: ASGIApp, on_bug: Callable[[Request], Response], on_done: Callable[[Scope, int, float], None]
+    ) -> None:
         self.app = app
         self._on_bug = on_bug
+        self._on_done = on_done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope["cc.request_id"] = _given_id(scope) or secrets.token_hex(8)
+        given = scope["cc.request_id"] = _given_id(scope) or secrets.token_hex(8)
         began, status = time.perf_counter(), 0
 
         async def sending(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", scope["cc.request_id"].encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", given.encode())]
             await send(message)
 
         try:
@@ -334,8 +358,9 @@ class RequestLog:
                 raise
             await self._on_bug(Request(scope))(scope, receive, sending)
         finally:
-            took = {"status": status, "duration_ms": round((time.perf_counter() - began) * 1000, 1)}
-            _log.info("request", extra={"fields": _line(scope) | took})
+            took = time.perf_counter() - began
+            self._on_done(scope, status or 500, took)
+            _log.info("request", extra={"fields": _line(scope, status=status, duration_ms=round(took * 1000, 1))})
 
 
 def _given_id(scope: Scope) -> str | None:
@@ -346,11 +371,12 @@ def _given_id(scope: Scope) -> str | None:
     return str(given[0].decode("ascii"))
 
 
-def _line(scope: Scope) -> dict[str, str]:
+def _line(scope: Scope, **more: float) -> dict[str, str | float]:
     route = scope.get("cc.route") or ("/static" if scope["path"].startswith("/static/") else "none")
     return {
         "request_id": scope["cc.request_id"],
         "method": scope["method"],
         "route": route,
         "caller": scope.get("cc.caller", "anyone"),
+        **more,
     }

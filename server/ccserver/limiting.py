@@ -15,17 +15,21 @@ _SECRETS = frozenset({("POST", "/login"), ("POST", "/login/code"), ("POST", "/we
 
 def address(request: Request) -> Address | None:
     """Return who calls, as far as the configuration trusts what proxies say."""
-    peer = request.client.host if request.client else None
     trusted = context.of(request).config.trusted_proxies
-    return limits.client(peer, request.headers.getlist("x-forwarded-for"), trusted)
+    forwarded = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"x-forwarded-for"]
+    return limits.client(_peer(request), forwarded, trusted)
 
 
 def check_transport(request: Request) -> None:
     """Refuse plain http from anybody but this host and the proxies listed: PlainHttpError before anything is read."""
-    peer = request.client.host if request.client else None
     plain = request.scope["scheme"] != "https"
-    if plain and not limits.may_speak_plainly(peer, context.of(request).config.trusted_proxies):
+    if plain and not limits.may_speak_plainly(_peer(request), context.of(request).config.trusted_proxies):
         raise PlainHttpError
+
+
+def _peer(request: Request) -> str | None:
+    client: tuple[str, int] | None = request.scope.get("client")
+    return client[0] if client else None
 
 
 def anonymous(request: Request, row: Endpoint) -> None:

@@ -4,6 +4,7 @@ A bucket refills at `per_second` up to `burst`. The table of a kind is bounded: 
 ago is forgotten, which gives its owner a full one; an attacker with many addresses cannot have the memory.
 """
 
+import functools
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -132,6 +133,7 @@ def key_of(address: Address | None) -> str:
     return str(address) if address.version == 4 else address.exploded[:19]
 
 
+@functools.lru_cache(4096)
 def _address(text: str | None) -> Address | None:
     try:
         found = ip_address((text or "").strip("[]"))

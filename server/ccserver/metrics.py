@@ -50,3 +50,13 @@ class Metrics:
         self.key_files_refused = gauge("key_files_refused_total", "New key files that were not taken.")
         build = Info("ccserver_build", "This release.", registry=registry)
         build.info({"version": version("ccserver"), "python": platform.python_version()})
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request; what it counts in is looked up by its labels once, and there are as many as labels."""
+        known = self._answered.get((route, method, status))
+        if known is None:
+            known = self.requests.labels(route, method, str(status)), self.seconds.labels(route)
+            self._answered[route, method, status] = known
+        known[0].inc()
+        known[1].observe(seconds)

@@ -5,6 +5,7 @@ says something else. Triggers mark the appliances that a setting or a rule conce
 read, so no change is missed. What no database tells, the order key and the catalogue, is compared as the `basis`.
 """
 
+import functools
 import hashlib
 import logging
 import time
@@ -34,8 +35,12 @@ log = logging.getLogger("ccserver.policy_making")
 
 def basis(ctx: Context) -> str:
     """Return what every policy is made from besides settings and rules, as 32 hex."""
-    made = f"{FORM}\n{ctx.keys.order.name}\n{ctx.catalogue_digest}"
-    return hashlib.sha256(made.encode()).hexdigest()[:32]
+    return _basis(ctx.keys.order.name, ctx.catalogue_digest)
+
+
+@functools.lru_cache(8)  # asked at each check-in
+def _basis(order_key: str, catalogue_digest: str) -> str:
+    return hashlib.sha256(f"{FORM}\n{order_key}\n{catalogue_digest}".encode()).hexdigest()[:32]
 
 
 async def refresh(ctx: Context, device: Device) -> int:

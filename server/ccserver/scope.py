@@ -27,6 +27,8 @@ PLATFORM = "platform"
 _ID = re.compile(r"[0-9a-z-]{1,64}")
 _ACQUIRE_SECONDS = 5.0
 _COMMAND_SECONDS = 30.0
+_KEPT = 4  # connections that are lent again at once
+_LENT_AGAIN = 1000  # then the pool has a look, which ends one that was used long
 _SITE_CLOSED = "CC001"  # as the triggers of migration 016 say
 _BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # Nothing of the request's doing: the database is away, full or starting.
@@ -101,6 +103,87 @@ class Use:
     timeouts: int = 0
 
 
+class _Lending:
+    """Who has a connection of the pool: a few that came back whole are lent again at once, the others by the pool.
+
+    Giving one back to the pool and taking it again costs as much of the processor as a statement does.
+    """
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._kept: list[PooledConnection] = []
+        self._asking = 0  # who waits for the pool gets what comes back
+        self.use = Use()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many connections there are, are idle, and may be."""
+        return self._pool.get_size(), self._pool.get_idle_size() + len(self._kept), self._pool.get_max_size()
+
+    async def take(self) -> "PooledConnection":
+        """Lend a connection, of the pool once those that were kept are lent or broken."""
+        while self._kept:
+            conn = self._kept.pop()
+            if _is_whole(conn):
+                return conn
+            await self._pool.release(conn)
+        asked = time.perf_counter()
+        self._asking += 1
+        try:
+            return await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
+        except BaseException as error:
+            self.use.timeouts += isinstance(error, TimeoutError)
+            if isinstance(error, asyncpg.PostgresError):  # whatever keeps us out, the request did not do it
+                raise DatabaseUnavailableError from error
+            raise
+        finally:
+            self._asking -= 1
+            self.use.waited_s += time.perf_counter() - asked
+
+    async def give_back(self, conn: "PooledConnection", *, well: bool) -> None:
+        """Keep a connection for the next; the pool gets it when somebody waits, after an error, and now and then."""
+        keeps = well and not self._asking and len(self._kept) < _KEPT and self.use.lent % _LENT_AGAIN
+        if keeps and _is_whole(conn):
+            self._kept.append(conn)
+        else:
+            await self._pool.release(conn)
+
+    async def close(self) -> None:
+        """Close the pool once its connections are back, or after five seconds all the same."""
+        self._asking += 1  # whatever comes back from now on is the pool's
+        try:
+            async with asyncio.timeout(5):
+                while self._kept:
+                    await self._pool.release(self._kept.pop())
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
+class _Loan:
+    """A connection for a block; what keeps us from the database is a DatabaseUnavailableError."""
+
+    def __init__(self, lending: _Lending) -> None:
+        self._lending = lending
+
+    async def __aenter__(self) -> "PooledConnection":
+        try:
+            self._conn = await self._lending.take()
+            self._lending.use.lent += 1
+        except _AWAY as error:
+            raise DatabaseUnavailableError from error
+        return self._conn
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            await self._lending.give_back(self._conn, well=error is None)
+        except _AWAY as broken:
+            raise DatabaseUnavailableError from broken
+        # A DataError is the request's doing, though asyncpg counts it among its interface errors.
+        if isinstance(error, _AWAY) and not isinstance(error, asyncpg.DataError):
+            raise DatabaseUnavailableError from error
+
+
 class Database:
     """The process's one pool, and the only way to a connection.
 
@@ -108,14 +191,14 @@ class Database:
     """
 
     def __init__(self, pool: "Pool", *, pooled: bool = False) -> None:
-        self._pool = pool
+        self._lending = _Lending(pool)
         self._pooled = pooled
-        self.use = Use()
+        self.use = self._lending.use
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         """How many connections there are, are idle, and may be."""
-        return self._pool.get_size(), self._pool.get_idle_size(), self._pool.get_max_size()
+        return self._lending.sizes
 
     @asynccontextmanager
     async def credential(self, presented: str) -> AsyncIterator[CredentialScope]:
@@ -169,47 +252,16 @@ class Database:
         There is no transaction around it, except behind a pooler: a statement is prepared in one round trip and
         executed in the next, and in between the pooler would give another session.
         """
-        async with self._transaction("BEGIN") if self._pooled else self._outside() as conn:
+        async with self._transaction("BEGIN") if self._pooled else _Loan(self._lending) as conn:
             yield conn
-
-    @asynccontextmanager
-    async def _outside(self) -> AsyncIterator["PooledConnection"]:
-        try:
-            async with self._lent() as conn:
-                yield conn
-        except asyncpg.DataError:  # the request's doing, though asyncpg counts it among its interface errors
-            raise
-        except _AWAY as error:
-            raise DatabaseUnavailableError from error
-
-    @asynccontextmanager
-    async def _lent(self) -> AsyncIterator["PooledConnection"]:
-        asked = time.perf_counter()
-        try:
-            conn = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
-        except TimeoutError:
-            self.use.timeouts += 1
-            raise
-        except asyncpg.PostgresError as error:  # whatever keeps us out, the request did not do it
-            raise DatabaseUnavailableError from error
-        finally:
-            self.use.waited_s += time.perf_counter() - asked
-        self.use.lent += 1
-        try:
-            yield conn
-        finally:
-            await self._pool.release(conn)
 
     async def close(self) -> None:
         """Close the pool once its connections are back, or after five seconds all the same."""
-        try:
-            await asyncio.wait_for(self._pool.close(), 5)
-        except TimeoutError:
-            self._pool.terminate()
+        await self._lending.close()
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator["PooledConnection"]:
-        async with self._outside() as conn:
+        async with _Loan(self._lending) as conn:
             try:
                 await conn.execute(begin, timeout=_ACQUIRE_SECONDS)  # behind a pooler this is what waits for a session
                 yield conn
@@ -234,6 +286,14 @@ async def _roll_back(conn: "PooledConnection") -> None:
             await conn.execute("ROLLBACK")
     except (*_AWAY, asyncpg.PostgresError, asyncio.CancelledError):
         conn.terminate()
+
+
+def _is_whole(conn: "PooledConnection") -> bool:
+    """Return whether a connection is open and in no transaction; one whose end was seen is none any more."""
+    try:
+        return not conn.is_closed() and not conn.is_in_transaction()
+    except asyncpg.InterfaceError:
+        return False
 
 
 def _begin(**settings: str) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from ccserver.config import Config
 from ccserver.context import Context
@@ -23,38 +23,12 @@ _PATIENCE_S = 5.0
 _ASK_EVERY_S = 10.0  # the database, however often somebody scrapes
 
 
-class Measured:
-    """Middleware: counts each request by its route's template, and how long it took."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        ctx = scope.get("state", {}).get("context")
-        if scope["type"] != "http" or ctx is None:
-            await self.app(scope, receive, send)
-            return
-        began, status = time.perf_counter(), 500
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, sending)
-        finally:
-            _count(ctx, scope, status, time.perf_counter() - began)
-
-
-def _count(ctx: Context, scope: Scope, status: int, seconds: float) -> None:
+def count(scope: Scope, status: int, seconds: float) -> None:
     """Count a request; what is no route of ours counts as one, or a caller could make labels without end."""
-    route = scope.get("cc.route")
-    method = scope["method"] if route else "other"
-    ctx.metrics.requests.labels(route or "none", method, str(status)).inc()
-    ctx.metrics.seconds.labels(route or "none").observe(seconds)
+    ctx: Context | None = scope.get("state", {}).get("context")
+    if ctx is not None:
+        route = scope.get("cc.route")
+        ctx.metrics.answered(route or "none", scope["method"] if route else "other", status, seconds)
 
 
 def tell(ctx: Context, outcome: Outcome) -> None:

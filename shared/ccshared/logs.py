@@ -4,6 +4,7 @@ An exception is written as its class and where it passed through, never as its t
 Control characters are escaped in both forms, so that nothing that was sent can begin a line of its own.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -11,6 +12,8 @@ import sys
 import traceback
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
+
+import orjson
 
 Format = Literal["json", "text"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -42,7 +45,14 @@ class Lines(logging.Formatter):
 
 
 def start(form: Format) -> None:
-    """Write every logger's records to standard error, a line each; what libraries say from a warning up."""
+    """Write every logger's records to standard error, a line each; what libraries say from a warning up.
+
+    What no line of ours says (thread, process, task, place in the source) is not looked for, which is half of the work.
+    """
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
+    if sys.version_info >= (3, 12):
+        logging.logAsyncioTasks = False
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setFormatter(Lines(form))
     logging.basicConfig(level=logging.INFO, handlers=[to_stderr], force=True)
@@ -82,7 +92,12 @@ def _module(path: str) -> str:
 
 
 def _as_json(said: dict[str, Any]) -> str:
-    return json.dumps(said, default=str)  # ASCII only: no separator of Unicode ends a line either
+    """ASCII only: no separator of Unicode ends a line either."""
+    with contextlib.suppress(TypeError):  # for what it does not write: half a character, a number beyond 64 bits
+        line = orjson.dumps(said, default=str)
+        if line.isascii():
+            return line.decode()
+    return json.dumps(said, default=str, separators=(",", ":"))
 
 
 def _as_text(said: dict[str, Any]) -> str:

@@ -110,3 +110,38 @@ async def test_the_server_refuses_a_role_that_row_security_does_not_bind(databas
         with pytest.raises(errors.WrongRoleError):
             await health.check_database(pool)
         await pool.close()
+
+
+async def test_a_connection_that_is_waited_for_is_not_kept_for_the_next(database: Urls) -> None:
+    db = await open_pool(database.server, min_size=1, max_size=1)
+
+    async def once() -> int:
+        async with db.bare() as conn:
+            return int(await conn.fetchval("SELECT 1"))
+
+    assert await asyncio.gather(*[once() for _ in range(20)]) == [1] * 20
+    assert db.sizes == (1, 1, 1)
+    await db.close()
+
+
+async def test_a_connection_that_ended_while_it_was_kept_is_not_lent_again(db: Database, database: Urls) -> None:
+    async with db.bare() as conn:
+        ended = conn.get_server_pid()
+    admin = await asyncpg.connect(database.admin)
+    await admin.execute("SELECT pg_terminate_backend($1)", ended)
+    await admin.close()
+    await asyncio.sleep(0.2)
+    async with db.bare() as conn:
+        assert conn.get_server_pid() != ended
+
+
+async def test_a_connection_comes_back_to_the_pool_after_an_error(database: Urls) -> None:
+    db = await open_pool(database.server, min_size=1, max_size=1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            async with db.bare() as conn:
+                await conn.execute("BEGIN")
+                raise ZeroDivisionError
+        async with db.bare() as conn:
+            assert not conn.is_in_transaction()
+    await db.close()
