@@ -468,6 +468,19 @@ async def test_a_receipt_that_does_not_verify_covers_nothing(
     assert "✓ receipted" not in text
 
 
+async def test_an_entry_leads_to_what_it_says_and_to_its_proof(
+    server: Running, owner: httpx.AsyncClient, device: Device
+) -> None:
+    device.seal()
+    await send_new(device)
+    shown = (await owner.get(SITE)).text
+    for end, part in (("payload", device.origin), ("proof", device.origin)):
+        link = re.search(rf'href="(/api/v1/sites/acme-clinic/logs/[0-9]+/evidence/0/{end})"', shown)
+        assert link is not None
+        answer = await owner.get(link[1])
+        assert (answer.status_code, part in answer.text) == (200, True), answer.text
+
+
 # Many sites
 
 
