@@ -107,7 +107,7 @@ async def test_a_person_finds_the_worst_first_and_acknowledges_an_incident(clini
     rows = tab.get_by_role("row")
     assert "Alder Street Clinic" in await rows.nth(1).inner_text()
     await tab.get_by_role("link", name="Alder Street Clinic", exact=True).click()
-    await tab.get_by_role("link", name="backup").click()
+    await tab.get_by_role("link", name="backup", exact=True).click()
     await tab.get_by_text("the last backup is 51 h old").first.wait_for()
     await tab.get_by_role("button", name="Acknowledge").click()
     await tab.get_by_text("by user:olga@acme.example").first.wait_for()

@@ -140,7 +140,7 @@ async def test_the_worst_is_two_clicks_away_and_what_a_colleague_does_shows_by_i
 ) -> None:
     await sign_in(page)
     await page.get_by_role("link", name="Alder Street Clinic", exact=True).click()
-    await page.get_by_role("link", name="backup").click()
+    await page.get_by_role("link", name="backup", exact=True).click()
     await expect(page.get_by_text("the last backup is 51 h old").first).to_be_visible()
     await expect(page.locator("[data-live-state]")).to_have_text("live")
     site, _, incident = page.url.removeprefix(f"{server.url}/sites/").partition("/incidents/")
