@@ -126,13 +126,13 @@ async def test_a_connection_that_is_waited_for_is_not_kept_for_the_next(database
 
 async def test_a_connection_that_ended_while_it_was_kept_is_not_lent_again(db: Database, database: Urls) -> None:
     async with db.bare() as conn:
-        ended = conn.get_server_pid()
+        ended = await conn.fetchval("SELECT pg_backend_pid()")
     admin = await asyncpg.connect(database.admin)
     await admin.execute("SELECT pg_terminate_backend($1)", ended)
     await admin.close()
     await asyncio.sleep(0.2)
     async with db.bare() as conn:
-        assert conn.get_server_pid() != ended
+        assert await conn.fetchval("SELECT pg_backend_pid()") != ended
 
 
 async def test_a_connection_comes_back_to_the_pool_after_an_error(database: Urls) -> None:
@@ -140,8 +140,8 @@ async def test_a_connection_comes_back_to_the_pool_after_an_error(database: Urls
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             async with db.bare() as conn:
-                await conn.execute("BEGIN")
+                await conn.execute("BEGIN; SELECT set_config('cc.partner_id', 'acme', true)")
                 raise ZeroDivisionError
         async with db.bare() as conn:
-            assert not conn.is_in_transaction()
+            assert await conn.fetchval("SELECT nullif(current_setting('cc.partner_id', true), '')") is None
     await db.close()
